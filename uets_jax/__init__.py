@@ -1,0 +1,1 @@
+"""uets_jax: the Ultra-Efficient Training System."""

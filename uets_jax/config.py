@@ -1,0 +1,290 @@
+"""Static values: frozen, nested, value-equal dataclasses, and their JSON form.
+
+Equal configs hash equal and share an executable. Nothing here imports jax, so that the
+command line can read, check and print a configuration in a fraction of a second.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any, Literal
+
+from uets_jax.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is read, how it becomes tokens, how tokens become windows."""
+
+    source: str = "builtin"
+    """builtin | files:GLOB | jsonl:GLOB[:key] | tfds:NAME[/CONFIG][:SPLIT] |
+    tokens:DIR"""
+    valid_source: str = ""
+    """Own source of validation text; empty: documents held out of `source`."""
+    valid_fraction: float = 0.02
+    """Share of the bytes of `source` held out, by whole documents."""
+    tokenizer: str = "bpe:4096"
+    """bpe:VOCAB (trained on the training split) | bytes | path of a tokenizer.json or
+    of a folder with vocab.json and merges.txt"""
+    length: int = 0
+    """Tokens per training window; 0: the model's context."""
+    on_error: Literal["error", "skip"] = "error"
+    """A document that can't be used: stop with one line, or count and skip it."""
+    cache: str = ""
+    """Folder of tokenized corpora; empty: $UETS_CACHE or ~/.cache/uets_jax."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A decoder-only transformer; `models/presets.py` names sets of these fields."""
+
+    preset: str = "modern"
+    """Names the defaults of the architecture fields; see models/presets.py."""
+    size: str = "nano"
+    """Names the defaults of the dimensions; see models/presets.py."""
+    vocab: int = 0
+    """Rows of the embedding; 0: as many as the tokenizer has."""
+    context: int = 128
+    """Longest sequence."""
+    depth: int = 4
+    width: int = 128
+    heads: int = 4
+    kv_heads: int = 4
+    head_dim: int = 32
+    hidden: int = 512
+    """Units of each MLP."""
+    position: Literal["rope", "learned"] = "rope"
+    norm: Literal["rms", "layer"] = "rms"
+    activation: Literal["relu2", "gelu", "swiglu"] = "relu2"
+    qk_norm: bool = True
+    tied: bool = False
+    """The output head is the transposed embedding."""
+    bias: bool = False
+    zero_init: bool = True
+    """Output projections of every block, and an untied head, start at zero."""
+    softcap: float = 15.0
+    """Logits become cap * tanh(logits / cap); 0: left as they are."""
+    value_residual: bool = True
+    """Each layer's values are mixed with the first layer's by a learned weight."""
+    mask_documents: bool = False
+    """Attention stays inside a document; needs the 'xla' attention."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute precision; parameters are float32."""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """auto: cudnn on an NVIDIA GPU in bfloat16, else xla."""
+    remat: bool = False
+    """Recompute each block in the backward pass: less memory, more FLOPs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """The update rule. Rate, decay, warm-up and horizon are traced (`Hypers`)."""
+
+    name: Literal["adamw", "lion", "muon"] = "muon"
+    learning_rate: float = 0.01
+    weight_decay: float = 0.1
+    """Decoupled, multiplied by the learning rate; on matrices only."""
+    warmup: int = 20
+    """Steps of linear warm-up."""
+    schedule: Literal["wsd", "cosine", "linear", "constant"] = "wsd"
+    decay: float = 0.4
+    """Share of the steps over which `wsd` decays."""
+    floor: float = 0.0
+    """Final learning rate as a share of the peak."""
+    clip: float = 1.0
+    """Largest global gradient norm; 0: no clipping."""
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    momentum: float = 0.95
+    """Of Muon."""
+    adam_ratio: float = 0.3
+    """With Muon: Adam's learning rate for embeddings, head and norms, as a share."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices per mesh axis; `data` 0 takes all that the other axes leave."""
+
+    data: int = 0
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, how wide, how often."""
+
+    steps: int = 400
+    batch: int = 32
+    """Windows per step, over all devices and processes."""
+    microbatches: int = 1
+    """Parts that a batch is cut into, one after the other, to save memory."""
+    seed: int = 0
+    """Of the initial parameters and of the order of the data."""
+    eval_every: int = 100
+    """Steps between validations; 0: only at the end."""
+    eval_tokens: int = 100_000
+    """Validation tokens read each time; 0: all of them."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints; 0: only at the end."""
+    keep: int = 2
+    """Checkpoints kept."""
+    log_every: int = 20
+    """Steps between progress lines where there is no terminal."""
+    samples: int = 3
+    """Texts generated for the report."""
+    sample_tokens: int = 120
+    """Tokens of each."""
+    mesh: MeshConfig = MeshConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """One run. Every field can be set on the command line: `--model.depth 6`."""
+
+    name: str = "run"
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as nested plain dicts, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def to_json(config: ExperimentConfig) -> str:
+    """Indented JSON that `from_dict` reads back to an equal config."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def config_hash(config: ExperimentConfig) -> str:
+    """sha256 of the canonical JSON form."""
+    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def replace_from_dict(base: Any, values: dict[str, Any], where: str = "") -> Any:
+    """`base` with the (nested) fields in `values` replaced and type-checked.
+
+    Raises:
+      UserError: naming an unknown key and the nearest known one, or a wrong value.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where or 'config'}: expected an object, got {values!r}")
+    hints = typing.get_type_hints(type(base))
+    names = {f.name for f in dataclasses.fields(base)}
+    changes = {}
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else key
+        if key not in names:
+            raise UserError(f"unknown key {path!r}: {nearest(key, names)}")
+        old = getattr(base, key)
+        if dataclasses.is_dataclass(old):
+            changes[key] = replace_from_dict(old, value, path)
+        else:
+            changes[key] = _checked(value, hints[key], path)
+    return dataclasses.replace(base, **changes)
+
+
+def _checked(value: Any, hint: Any, path: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise UserError(f"{path}: {value!r}: {nearest(str(value), choices)}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in typing.get_args(hint):
+            return None
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint:
+        raise UserError(f"{path}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def validate(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns `config` unchanged.
+
+    Raises:
+      UserError: for the first value that can't work, before anything is compiled.
+    """
+    m, o, t, d = config.model, config.optim, config.train, config.data
+    for path, value, least in (
+        ("model.vocab", m.vocab, 0),
+        ("model.context", m.context, 1),
+        ("model.depth", m.depth, 1),
+        ("model.width", m.width, 1),
+        ("model.heads", m.heads, 1),
+        ("model.kv_heads", m.kv_heads, 1),
+        ("model.head_dim", m.head_dim, 1),
+        ("model.hidden", m.hidden, 1),
+        ("model.softcap", m.softcap, 0),
+        ("data.length", d.length, 0),
+        ("optim.learning_rate", o.learning_rate, 0),
+        ("optim.weight_decay", o.weight_decay, 0),
+        ("optim.warmup", o.warmup, 0),
+        ("optim.decay", o.decay, 0),
+        ("optim.floor", o.floor, 0),
+        ("optim.clip", o.clip, 0),
+        ("optim.eps", o.eps, 0),
+        ("optim.adam_ratio", o.adam_ratio, 0),
+        ("train.steps", t.steps, 1),
+        ("train.batch", t.batch, 1),
+        ("train.microbatches", t.microbatches, 1),
+        ("train.seed", t.seed, 0),
+        ("train.eval_every", t.eval_every, 0),
+        ("train.eval_tokens", t.eval_tokens, 0),
+        ("train.checkpoint_every", t.checkpoint_every, 0),
+        ("train.keep", t.keep, 1),
+        ("train.log_every", t.log_every, 1),
+        ("train.samples", t.samples, 0),
+        ("train.sample_tokens", t.sample_tokens, 1),
+        ("train.mesh.data", t.mesh.data, 0),
+        ("train.mesh.fsdp", t.mesh.fsdp, 1),
+        ("train.mesh.tensor", t.mesh.tensor, 1),
+    ):
+        if not value >= least or value == float("inf"):
+            raise UserError(f"{path}: must be at least {least}, got {value}")
+    for path, value, high in (
+        ("optim.b1", o.b1, 1),
+        ("optim.b2", o.b2, 1),
+        ("optim.momentum", o.momentum, 1),
+        ("data.valid_fraction", d.valid_fraction, 1),
+    ):
+        if not 0 <= value < high:
+            raise UserError(f"{path}: must be in [0, {high}), got {value}")
+    for path, value in (("optim.decay", o.decay), ("optim.floor", o.floor)):
+        if value > 1:
+            raise UserError(f"{path}: must be at most 1, got {value}")
+    if m.heads % m.kv_heads:
+        raise UserError(
+            f"model.kv_heads: {m.kv_heads} does not divide model.heads = {m.heads}"
+        )
+    if m.position == "rope" and m.head_dim % 2:
+        raise UserError(f"model.head_dim: rope needs an even one, got {m.head_dim}")
+    if d.length > m.context:
+        raise UserError(
+            f"data.length: {d.length} is longer than model.context = {m.context}"
+        )
+    if m.mask_documents and m.attention == "cudnn":
+        raise UserError("model.attention: mask_documents needs 'xla' or 'auto'")
+    if t.batch % t.microbatches:
+        raise UserError(
+            f"train.microbatches: {t.microbatches} does not divide "
+            f"train.batch = {t.batch}"
+        )
+    if t.seed >= 2**31:
+        raise UserError(f"train.seed: must be below 2**31, got {t.seed}")
+    return config
+
+
+def window_length(config: ExperimentConfig) -> int:
+    """Tokens per training window."""
+    return config.data.length or config.model.context

@@ -1,0 +1,1 @@
+"""FLOPs, joules, bytes and seconds."""

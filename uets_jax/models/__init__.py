@@ -1,0 +1,1 @@
+"""The growable transformer and its named sizes."""

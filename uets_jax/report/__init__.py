@@ -1,0 +1,1 @@
+"""Metrics files and the HTML report."""

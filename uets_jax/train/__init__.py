@@ -1,0 +1,1 @@
+"""The loop: mesh, phases, checkpoints."""

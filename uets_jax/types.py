@@ -1,0 +1,61 @@
+"""Traced values: NamedTuples of arrays, nothing else."""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+Params = PyTree[Float[Array, "..."]]
+Metrics = dict[str, Array]
+
+IGNORED = -1  # a target that is not predicted: padding
+
+
+class Batch(NamedTuple):
+    """A pool of candidates [C, L] or a batch that is trained on [B, L].
+
+    tokens:   input token ids.
+    targets:  the token that follows each input token; `IGNORED` carries no loss.
+    ids:      one stable id per row: the number of its window in the split.
+    segments: document number inside the row, counted from 0, rising at boundaries.
+    """
+
+    tokens: Int[Array, "n l"]
+    targets: Int[Array, "n l"]
+    ids: Int[Array, " n"]
+    segments: Int[Array, "n l"]
+
+
+class Stats(NamedTuple):
+    """By-products of one forward pass that every later part may read.
+
+    features: what the output head reads, [B, L, D].
+    logsumexp: log of the partition function in nats, [B, L].
+    entropy:   of the predictive distribution in nats, [B, L].
+    collision: sum of squared probabilities, [B, L]; with the probability of the
+               target it gives EL2N = sqrt(collision - 2 p_target + 1).
+    """
+
+    features: Float[Array, "b l d"]
+    logsumexp: Float[Array, "b l"]
+    entropy: Float[Array, "b l"]
+    collision: Float[Array, "b l"]
+
+
+class Hypers(NamedTuple):
+    """Hyper-parameters that are traced: a grid over them shares one executable."""
+
+    learning_rate: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+    warmup: Float[Array, ""]  # steps
+    steps: Float[Array, ""]  # horizon of the schedule
+
+
+class TrainState(NamedTuple):
+    """Everything a step reads and writes; saved and restored as one pytree."""
+
+    step: Int[Array, ""]
+    key: Key[Array, ""]
+    params: Params
+    opt: Any
+    hypers: Hypers
+    parts: dict[str, Any]  # one sub-state per filled slot, keyed by the slot's name
