@@ -5,22 +5,37 @@ import pathlib
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("UETS_CACHE", str(pathlib.Path(tempfile.gettempdir(), "uets_jax_tests")))
+CACHE = pathlib.Path(tempfile.gettempdir(), f"uets_jax_tests_{os.getuid()}")
+os.environ.setdefault("UETS_CACHE", str(CACHE))
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from uets_jax.config import DataConfig, ExperimentConfig, OptimConfig, TrainConfig
+from uets_jax.build import build, initial_state
+from uets_jax.config import (
+    DataConfig,
+    ExperimentConfig,
+    MeshConfig,
+    OptimConfig,
+    TrainConfig,
+)
 from uets_jax.models.presets import model_config
+from uets_jax.types import IGNORED, Batch
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+jax.config.update("jax_compilation_cache_dir", os.environ["UETS_CACHE"] + "/xla")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
+VOCAB = 64
 TINY = ExperimentConfig(
     name="tiny",
     data=DataConfig(tokenizer="bytes", valid_fraction=0.1),
-    model=model_config("modern", "tiny", vocab=64),
+    model=model_config("modern", "tiny", vocab=VOCAB),
     optim=OptimConfig(name="adamw", learning_rate=3e-3, warmup=5),
     train=TrainConfig(
         steps=8,
@@ -31,6 +46,7 @@ TINY = ExperimentConfig(
         log_every=4,
         samples=1,
         sample_tokens=8,
+        mesh=MeshConfig(data=1),
     ),
 )
 
@@ -41,7 +57,41 @@ def key():
     return jax.random.key(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> ExperimentConfig:
     """The one small config that tests share, so that they share executables."""
     return TINY
+
+
+@pytest.fixture(scope="session")
+def program(tiny):
+    """TINY's program."""
+    return build(tiny)
+
+
+@pytest.fixture
+def state(tiny, program):
+    """TINY's state before the first step."""
+    return initial_state(tiny, program)
+
+
+@pytest.fixture(scope="session")
+def batch() -> Batch:
+    """Eight rows of 32 random tokens; the last target of each row is ignored."""
+    rng = np.random.default_rng(0)
+    tokens = jnp.asarray(rng.integers(0, VOCAB, (8, 33)), jnp.int32)
+    targets = tokens[:, 1:].at[:, -1].set(IGNORED)
+    segments = jnp.asarray(np.arange(32) // 20, jnp.int32)[None, :].repeat(8, 0)
+    return Batch(tokens[:, :-1], targets, jnp.arange(8, dtype=jnp.int32), segments)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> pathlib.Path:
+    """A folder with a small text corpus of 40 documents."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    words = "the cat sat on a mat and the dog ran to the red house by the sea".split()
+    for number in range(40):
+        text = " ".join(rng.choice(words, 200))
+        (folder / f"{number:02d}.txt").write_text(f"Document {number}. {text}.\n")
+    return folder

@@ -146,6 +146,7 @@ class ExperimentConfig:
     """One run. Every field can be set on the command line: `--model.depth 6`."""
 
     name: str = "run"
+    """Of the run, and of its directory runs/NAME."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
@@ -168,7 +169,7 @@ def config_hash(config: ExperimentConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def replace_from_dict(base: Any, values: dict[str, Any], where: str = "") -> Any:
+def replace_from_dict(base: Any, values: Any, where: str = "") -> Any:
     """`base` with the (nested) fields in `values` replaced and type-checked.
 
     Raises:
@@ -250,8 +251,10 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
         ("train.mesh.fsdp", t.mesh.fsdp, 1),
         ("train.mesh.tensor", t.mesh.tensor, 1),
     ):
-        if not value >= least or value == float("inf"):
+        if not value >= least:
             raise UserError(f"{path}: must be at least {least}, got {value}")
+        if value >= 2**31:
+            raise UserError(f"{path}: must be below 2**31, got {value}")
     for path, value, high in (
         ("optim.b1", o.b1, 1),
         ("optim.b2", o.b2, 1),
@@ -280,8 +283,6 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
             f"train.microbatches: {t.microbatches} does not divide "
             f"train.batch = {t.batch}"
         )
-    if t.seed >= 2**31:
-        raise UserError(f"train.seed: must be below 2**31, got {t.seed}")
     return config
 
 

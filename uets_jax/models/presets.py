@@ -1,6 +1,5 @@
 """Named architectures and named sizes, as data."""
 
-import dataclasses
 from typing import Any
 
 from uets_jax.config import ExperimentConfig, ModelConfig, replace_from_dict
@@ -60,52 +59,53 @@ def model_config(
     Raises:
       UserError: for an unknown preset, size or field.
     """
-    if preset not in PRESETS:
-        raise UserError(f"model.preset: {preset!r}: {nearest(preset, PRESETS)}")
-    if size not in _SIZES:
-        raise UserError(f"model.size: {size!r}: {nearest(size, _SIZES)}")
-    depth, width, heads, context = _SIZES[size]
-    dimensions = {
-        "depth": depth,
-        "width": width,
-        "heads": heads,
-        "kv_heads": heads,
-        "head_dim": width // heads,
-        "hidden": 4 * width,
-        "context": context,
-    }
-    base = ModelConfig(preset=preset, size=size, **PRESETS[preset], **dimensions)
-    fields = dict(fields)
-    if "heads" in fields:
-        fields.setdefault("kv_heads", fields["heads"])
-    if "width" in fields:
-        fields.setdefault("hidden", 4 * fields["width"])
-    return replace_from_dict(base, fields, "model")
+    values = _implied({"preset": preset, "size": size, **fields})
+    return replace_from_dict(ModelConfig(), values, "model")
 
 
-def from_dict(
-    values: dict[str, Any], base: ExperimentConfig | None = None
-) -> ExperimentConfig:
+def from_dict(values: Any, base: ExperimentConfig | None = None) -> ExperimentConfig:
     """A config from nested dicts (a recipe, a stored `config.json`, command line).
 
-    `model.preset` and `model.size`, where given, name the defaults of the other model
-    fields; a field that is given itself wins over them.
+    `model.preset` and `model.size`, where given, name the defaults of the fields that
+    they are about (architecture, dimensions); `heads` sets `kv_heads` and `width` sets
+    `hidden`. A field that is given itself wins; the others stay as in `base`.
 
     Raises:
       UserError: for an unknown key or a value of the wrong type.
     """
-    base = base or ExperimentConfig(model=model_config())
     model = values.get("model") if isinstance(values, dict) else None
     if isinstance(model, dict):
-        named = {k: model[k] for k in ("preset", "size") if k in model}
-        if named:
-            named = {"preset": base.model.preset, "size": base.model.size, **named}
-            base = dataclasses.replace(base, model=model_config(**named))
-        rest = {k: v for k, v in model.items() if k not in ("preset", "size")}
-        filled = dict(rest)
-        if "heads" in rest:
-            filled.setdefault("kv_heads", rest["heads"])
-        if "width" in rest:
-            filled.setdefault("hidden", 4 * rest["width"])
-        values = {**values, "model": filled}
-    return replace_from_dict(base, values)
+        values = {**values, "model": _implied(model)}
+    return replace_from_dict(base or ExperimentConfig(), values)
+
+
+def _implied(model: dict[str, Any]) -> dict[str, Any]:
+    """`model` and the fields that follow from it, where it doesn't have them itself."""
+    filled = dict(model)
+    follow = {}
+    if "preset" in model:
+        follow |= _look_up(PRESETS, "model.preset", model["preset"])
+    if "size" in model:
+        depth, width, heads, context = _look_up(_SIZES, "model.size", model["size"])
+        follow |= {
+            "depth": depth,
+            "width": width,
+            "heads": heads,
+            "kv_heads": heads,
+            "head_dim": width // heads,
+            "hidden": 4 * width,
+            "context": context,
+        }
+    if "heads" in model:
+        follow["kv_heads"] = model["heads"]
+    if isinstance(model.get("width"), int):
+        follow["hidden"] = 4 * model["width"]
+    for field, value in follow.items():
+        filled.setdefault(field, value)
+    return filled
+
+
+def _look_up(table: dict[str, Any], path: str, name: Any) -> Any:
+    if not isinstance(name, str) or name not in table:
+        raise UserError(f"{path}: {name!r}: {nearest(str(name), table)}")
+    return table[name]

@@ -1,0 +1,152 @@
+import dataclasses
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from uets_jax.measure.flops import parameters
+from uets_jax.models.layers import Norm
+from uets_jax.models.presets import model_config
+from uets_jax.models.transformer import Block, make_model, reduce_logits
+
+PRESETS = ("modern", "gpt2")
+
+
+def tiny_model(preset="modern", **fields):
+    return model_config(preset, "tiny", vocab=64, **fields)
+
+
+def randomised(params, key):
+    """Every leaf random, so that zero-initialised outputs hide nothing."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    draw = lambda x, k: 0.1 * jax.random.normal(k, x.shape) + 0.5 * (x == 1)
+    return tree.unflatten([draw(x, k) for x, k in zip(leaves, keys, strict=True)])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_logit_depends_on_no_later_token(preset, key):
+    model = make_model(tiny_model(preset))
+    params = randomised(model.init(key), jax.random.key(1))
+    tokens = jax.random.randint(jax.random.key(2), (2, 32), 0, 64)
+    changed = tokens.at[:, 20].set((tokens[:, 20] + 1) % 64)
+    before, after = model.logits(params, tokens), model.logits(params, changed)
+    np.testing.assert_array_equal(before[:, :20], after[:, :20])
+    assert jnp.abs(before[:, 20:] - after[:, 20:]).max(-1).min() > 0
+
+
+def test_masked_documents_do_not_see_each_other(key, batch):
+    model = make_model(tiny_model(mask_documents=True))
+    params = randomised(model.init(key), jax.random.key(1))
+    changed = batch._replace(tokens=batch.tokens.at[:, 5].set(3))
+    before = model.forward(params, batch)[1].features
+    after = model.forward(params, changed)[1].features
+    np.testing.assert_array_equal(before[:, 20:], after[:, 20:])
+    assert not np.array_equal(before[:, 5:20], after[:, 5:20])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_scanned_blocks_equal_a_python_loop_over_layers(preset, key):
+    config = tiny_model(preset)
+    model = make_model(config)
+    params = randomised(model.init(key), jax.random.key(1))
+    tokens = jax.random.randint(jax.random.key(2), (2, 32), 0, 64)
+    x = params["embed"]["table"][tokens]
+    if preset == "gpt2":
+        x = x + params["positions"]["table"][None, :32]
+    first = jnp.zeros((2, 32, 2, 16)) if config.value_residual else None
+    for layer in range(config.depth):
+        own = jax.tree.map(lambda p, i=layer: p[i], params["blocks"])
+        is_first = jnp.float32(layer == 0)
+        carry = ((x, first), is_first, jnp.zeros_like(tokens))
+        (x, first), _ = Block(config).apply({"params": own}, *carry)
+    norm = Norm(config.norm, config.bias)
+    x = norm.apply({"params": params["final_norm"]}, x)
+    head = params["embed"]["table"].T if config.tied else params["head"]["w"]
+    z = x @ head
+    z = config.softcap * jnp.tanh(z / config.softcap) if config.softcap else z
+    chex.assert_trees_all_close(model.logits(params, tokens), z, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_remat_changes_no_number(preset, key, batch):
+    grads = []
+    for remat in (False, True):
+        model = make_model(tiny_model(preset, remat=remat))
+        params = randomised(model.init(key), jax.random.key(1))
+        loss = lambda p, m=model: m.forward(p, batch)[0].mean()
+        grads.append(jax.grad(loss)(params))
+    chex.assert_trees_all_close(*grads, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_an_untrained_model_scores_ln_vocab(preset, key, batch):
+    model = make_model(tiny_model(preset))
+    losses, _ = model.forward(model.init(key), batch)
+    assert losses[:, :-1].mean() == pytest.approx(math.log(64), rel=0.01)
+    np.testing.assert_array_equal(losses[:, -1], 0.0)  # ignored targets
+
+
+# GPT-2's sizes as published with the released checkpoints
+PUBLISHED = {
+    "gpt2-small": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_gpt2_has_the_published_number_of_parameters(size, key):
+    config = model_config("gpt2", size, vocab=50257)
+    shapes = jax.eval_shape(make_model(config).init, key)
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == PUBLISHED[size]
+    assert parameters(config) == PUBLISHED[size]
+
+
+def test_reductions_equal_their_definitions(key):
+    logits = 3 * jax.random.normal(key, (2, 5, 7))
+    targets = jnp.asarray([[0, 1, 2, 3, -1], [6, 5, 4, -1, 0]])
+    features = jnp.zeros((2, 5, 3))
+    losses, stats = reduce_logits(logits, targets, features)
+    p = np.asarray(jax.nn.softmax(logits.astype(jnp.float32)), np.float64)
+    rows, places = np.indices(targets.shape)
+    nll = -np.log(p[rows, places, np.maximum(targets, 0)])
+    expected = np.where(targets == -1, 0.0, nll)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(stats.entropy, -(p * np.log(p)).sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(stats.collision, (p * p).sum(-1), rtol=1e-4)
+    log_sum = np.log(np.exp(np.asarray(logits, np.float64)).sum(-1))
+    np.testing.assert_allclose(stats.logsumexp, log_sum, rtol=1e-5)
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_float32(key, batch):
+    config = tiny_model(dtype="bfloat16")
+    model = make_model(config)
+    params = model.init(key)
+    losses, stats = model.forward(params, batch)
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    assert stats.features.dtype == jnp.bfloat16
+    assert losses.dtype == jnp.float32
+    exact = make_model(dataclasses.replace(config, dtype="float32"))
+    wide = randomised(params, jax.random.key(1))
+    close = exact.forward(wide, batch)[0], model.forward(wide, batch)[0]
+    chex.assert_trees_all_close(*close, atol=0.1)
+
+
+def test_grouped_heads_share_keys_and_values(key):
+    config = model_config("modern", "tiny", vocab=64, heads=4, kv_heads=2)
+    params = make_model(config).init(key)
+    attention = params["blocks"]["attention"]
+    assert attention["query"]["w"].shape == (2, 32, 4, 16)
+    assert attention["key"]["w"].shape == (2, 32, 2, 16)
+    tokens = jnp.zeros((1, 8), jnp.int32)
+    assert make_model(config).logits(params, tokens).shape == (1, 8, 64)
+
+
+def test_swiglu_has_three_matrices(key):
+    params = make_model(tiny_model(activation="swiglu")).init(key)
+    assert set(params["blocks"]["mlp"]) == {"up", "gate", "down"}

@@ -1,0 +1,181 @@
+"""The metrics file survives kills; the progress display survives anything."""
+
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+
+from uets_jax.errors import UserError
+from uets_jax.report.metrics import MetricsWriter, Progress, cut_back, read_metrics
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run" / "metrics.jsonl"
+
+
+def write(path, *records):
+    with MetricsWriter(path) as writer:
+        for record in records:
+            writer.write(record)
+
+
+def test_records_come_back_in_order_and_across_writers(path):
+    write(path, {"step": 1, "loss": 3.5}, {"step": 2, "event": "stop", "detail": "é\n"})
+    write(path, {"step": 3, "loss": np.float32(2.5), "tokens": np.int64(7)})
+    assert read_metrics(path) == [
+        {"step": 1, "loss": 3.5},
+        {"step": 2, "event": "stop", "detail": "é\n"},
+        {"step": 3, "loss": 2.5, "tokens": 7},
+    ]
+
+
+def test_non_finite_numbers_are_null_and_named(path):
+    bad = {"step": 1, "loss": math.nan, "grad_norm": np.float32(np.inf)}
+    write(path, {**bad, "parts": {"a": [1.0, -math.inf]}})
+
+    def fail(constant):
+        raise AssertionError(constant)
+
+    record = json.loads(path.read_text(), parse_constant=fail)
+    assert record["loss"] is record["grad_norm"] is record["parts"]["a"][1] is None
+    assert record["nonfinite"] == ["loss", "grad_norm", "parts.a"]
+
+
+def test_flush_makes_records_visible_and_close_can_be_repeated(path):
+    writer = MetricsWriter(path)
+    writer.write({"step": 1})
+    writer.flush()
+    assert read_metrics(path) == [{"step": 1}]
+    writer.close()
+    writer.close()
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/metrics\.jsonl"):
+        MetricsWriter(tmp_path / "file" / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("torn", ['{"step": 3, "lo', '{"step": 3', "1", "\x00" * 5000])
+def test_a_torn_last_line_is_ignored_and_never_glued_to_the_next(path, torn):
+    write(path, {"step": 1}, {"step": 2})
+    with open(path, "a") as file:
+        file.write(torn)
+    assert [r["step"] for r in read_metrics(path)] == [1, 2]
+    write(path, {"step": 3})
+    assert [r["step"] for r in read_metrics(path)] == [1, 2, 3]
+
+
+def test_a_whole_last_line_without_its_end_is_kept(path):
+    write(path, {"step": 1})
+    with open(path, "a") as file:
+        file.write('{"step": 2}')
+    write(path, {"step": 3})
+    assert [r["step"] for r in read_metrics(path)] == [1, 2, 3]
+
+
+def test_a_broken_line_inside_names_file_and_line(path):
+    write(path, {"step": 1})
+    with open(path, "a") as file:
+        file.write('{"step": \n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: "):
+        read_metrics(path)
+
+
+def test_a_missing_file_is_named(path):
+    with pytest.raises(UserError, match=r"metrics\.jsonl: No such file"):
+        read_metrics(path)
+
+
+def test_cut_back_keeps_lines_up_to_the_step_byte_for_byte(path):
+    path.parent.mkdir()
+    kept = '{"step":1,"loss":3.50}\n{"event": "start"}\n{"step": 2, "valid_loss": 3}\n'
+    path.write_text(kept + '{"step": 3, "loss": 2.9}\n{"step": 4, "lo')
+    cut_back(path, 2)
+    assert path.read_text() == kept
+    cut_back(path, 2)
+    assert path.read_text() == kept
+    assert [p.name for p in path.parent.iterdir()] == ["metrics.jsonl"]
+    cut_back(path, 0)
+    assert read_metrics(path) == [{"event": "start"}]
+
+
+def test_cut_back_of_a_missing_file_does_nothing(path):
+    cut_back(path, 3)
+    assert not path.exists()
+
+
+class Clock:
+    """Seconds that pass by 0.5 at each look."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self):
+        self.seconds += 0.5
+        return self.seconds
+
+
+def test_plain_lines_show_loss_speed_and_time_left():
+    stream = io.StringIO()
+    with Progress(400, log_every=20, stream=stream, now=Clock()) as progress:
+        for step in range(1, 121):
+            progress.update(step, 3.214, step * 1000)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 6
+    assert lines[-1] == "step 120/400  loss 3.214  2k tok/s  eta 2:20"
+
+
+def test_a_resumed_run_measures_its_own_speed_only():
+    stream = io.StringIO()
+    progress = Progress(100, initial=90, log_every=5, stream=stream, now=Clock())
+    for step in range(91, 101):
+        progress.update(step, None, step * 10)
+    first, end = stream.getvalue().splitlines()
+    assert first == "step 95/100  20 tok/s  eta 0:02"
+    assert end.startswith("step 100/100")
+    assert end.endswith("eta 0:00")
+
+
+def test_ten_thousand_steps_stay_far_below_a_megabyte():
+    stream = io.StringIO()
+    progress = Progress(10_000, stream=stream)
+    for step in range(1, 10_001):
+        progress.update(step, math.nan, step)
+    assert len(stream.getvalue()) < 50_000
+    assert stream.getvalue().count("\n") == 500
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_bar_that_starts_at_the_resumed_step():
+    stream = Terminal()
+    with Progress(100, initial=90, stream=stream) as progress:
+        progress.update(91, 3.25, 1000)
+        progress.note("valid_loss 3.1")
+        progress.update(100, 3.125, 2000)
+    assert "90/100" in stream.getvalue()
+    assert "100/100" in stream.getvalue()
+    assert "loss 3.125" in stream.getvalue()
+    assert "valid_loss 3.1" in stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_closed_stream_is_no_trouble(kind, when):
+    stream = kind()
+    if when == "before":
+        stream.close()
+    progress = Progress(40, log_every=1, stream=stream)
+    stream.close()
+    for step in range(1, 41):
+        progress.update(step, 1.0, step)
+    progress.note("text")
+    progress.close()
+    progress.close()

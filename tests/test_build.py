@@ -1,0 +1,54 @@
+import dataclasses
+
+import jax
+import optax
+import pytest
+
+from uets_jax.build import build, hypers, initial_state
+from uets_jax.errors import UserError
+
+
+def with_(config, room, **changes):
+    part = dataclasses.replace(getattr(config, room), **changes)
+    return dataclasses.replace(config, **{room: part})
+
+
+def test_configs_that_differ_in_traced_values_share_a_program(tiny):
+    faster = with_(tiny, "optim", learning_rate=1.0, weight_decay=0.0, warmup=0)
+    longer = with_(faster, "train", steps=1000, seed=7, eval_every=1)
+    assert build(longer) is build(tiny)
+
+
+def test_configs_that_differ_in_static_values_do_not(tiny):
+    for other in (
+        with_(tiny, "model", depth=3),
+        with_(tiny, "optim", name="lion"),
+        with_(tiny, "optim", schedule="cosine"),
+        with_(tiny, "train", microbatches=2),
+    ):
+        assert build(other) != build(tiny)
+
+
+def test_own_parts_replace_ours(tiny):
+    tx = optax.with_extra_args_support(optax.sgd(0.1))
+    program = build(tiny, {"tx": tx})
+    assert program.tx is tx
+    assert program.forward is build(tiny).forward or callable(program.forward)
+    state = initial_state(tiny, program)
+    assert jax.tree.leaves(state.opt) == []
+
+
+def test_an_unknown_override_is_named(tiny):
+    with pytest.raises(UserError, match="'offers'.*'offer'"):
+        build(tiny, {"offers": None})
+
+
+def test_a_vocabulary_is_needed(tiny):
+    with pytest.raises(UserError, match=r"model\.vocab"):
+        build(with_(tiny, "model", vocab=0))
+
+
+def test_hypers_come_from_the_config(tiny):
+    found = hypers(tiny)
+    expected = (tiny.optim.learning_rate, tiny.optim.weight_decay, 5, 8)
+    assert tuple(float(x) for x in found) == pytest.approx(expected)

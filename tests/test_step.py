@@ -1,0 +1,142 @@
+import dataclasses
+import functools
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from uets_jax.component import Component
+from uets_jax.models.transformer import Transformer
+from uets_jax.step import Program, init_state, train_step
+from uets_jax.types import IGNORED, Hypers, TrainState
+
+
+@pytest.fixture(scope="module")
+def step(program):
+    return jax.jit(functools.partial(train_step, program))
+
+
+def test_lowered_text_with_empty_slots_equals_a_hand_written_step(
+    tiny, program, state, batch
+):
+    module = Transformer(tiny.model)
+
+    def nll(logits, targets):
+        z = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+        log_sum = jnp.log(jnp.exp(z).sum(-1))
+        known = targets != IGNORED
+        index = jnp.where(known, targets, 0)[..., None]
+        picked = jnp.take_along_axis(z, index, -1)[..., 0]
+        return jnp.where(known, log_sum - picked, 0.0)
+
+    def by_hand(state, pool):
+        n = jnp.maximum((pool.targets != IGNORED).sum(), 1).astype(jnp.float32)
+
+        def loss_fn(params):
+            inputs = (pool.tokens, pool.segments)
+            _, logits = module.apply({"params": params}, *inputs)
+            return nll(logits, pool.targets).sum() / n
+
+        loss, grads = jax.value_and_grad(loss_fn)(state.params)
+        rate = program.schedule(state.hypers, state.step)
+        decay = state.hypers.weight_decay
+        extra = {"value": loss, "learning_rate": rate, "weight_decay": decay}
+        updates, opt = program.tx.update(grads, state.opt, state.params, **extra)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(grads),
+            "learning_rate": rate,
+            "targets": (pool.targets != IGNORED).sum(),
+        }
+        after = state._replace(step=state.step + 1, params=params, opt=opt)
+        return after, metrics
+
+    text = lambda fn: jax.jit(fn).lower(state, batch).as_text()
+    ours = text(functools.partial(train_step, program))
+    theirs = text(by_hand)
+    plain = lambda t: re.sub(r"jit_\w+", "jit", re.sub(r"@\w+", "@f", t))
+    assert plain(ours) == plain(theirs)
+
+
+def test_a_step_learns_and_counts(step, state, batch):
+    losses = []
+    for _ in range(8):
+        state, metrics = step(state, batch)
+        chex.assert_tree_all_finite(metrics)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0] - 0.05
+    assert int(state.step) == 8
+    assert int(metrics["targets"]) == 8 * 31
+
+
+def test_a_step_keeps_structure_shapes_and_dtypes(step, state, batch):
+    after, _ = step(state, batch)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+
+
+def test_traced_hyper_parameters_share_one_executable(program, state, batch):
+    chex.clear_trace_counter()
+    traced = chex.assert_max_traces(functools.partial(train_step, program), n=1)
+    step = jax.jit(traced)
+    ends = []
+    for rate in (1e-3, 1e-2):
+        hypers = state.hypers._replace(learning_rate=jnp.float32(rate))
+        after, metrics = step(state._replace(hypers=hypers), batch)
+        assert metrics["learning_rate"] == pytest.approx(rate / 5)  # warm-up of 5
+        ends.append(after.params["head"]["w"])
+    assert float(jnp.abs(ends[1]).max()) > 5 * float(jnp.abs(ends[0]).max())
+
+
+def counting(apply):
+    """A component that counts its calls and answers `apply(*inputs)`."""
+    return Component(
+        init=lambda params: jnp.zeros((), jnp.int32),
+        apply=lambda state, *inputs: (apply(*inputs), state + 1),
+    )
+
+
+def test_all_four_slots_run_in_order(program, state, batch):
+    even = jnp.arange(0, 8, 2)
+    full = dataclasses.replace(
+        program,
+        offer=counting(lambda pool, assets, key: pool.ids * assets),
+        draw=counting(lambda scores, key: even + 0 * scores[:4]),
+        weigh=counting(lambda rows, assets: jnp.ones(rows.ids.shape)),
+        observe=counting(
+            lambda rows, losses, stats: {
+                "seen": rows.ids.sum(),
+                "surprise": losses.mean() / stats.entropy.mean(),
+            }
+        ),
+    )
+    hypers = Hypers(*(jnp.float32(x) for x in (1e-3, 0.1, 5, 8)))
+    start = init_state(full, hypers, 0)
+    assert set(start.parts) == {"offer", "draw", "weigh", "observe"}
+    one = jnp.ones((), jnp.int32)
+    after, metrics = jax.jit(functools.partial(train_step, full))(start, batch, one)
+    assert {k: int(v) for k, v in after.parts.items()} == dict.fromkeys(start.parts, 1)
+    assert int(metrics["seen"]) == 0 + 2 + 4 + 6
+    assert float(metrics["surprise"]) > 0
+    chosen = jax.tree.map(lambda x: x[even], batch)
+    plain = init_state(program, hypers, 0)
+    alone, _ = jax.jit(functools.partial(train_step, program))(plain, chosen)
+    chex.assert_trees_all_close(after.params, alone.params, rtol=1e-5, atol=1e-7)
+
+
+def test_the_same_seed_gives_the_same_state_and_another_seed_another(program, state):
+    same, other = (init_state(program, state.hypers, seed) for seed in (0, 1))
+    chex.assert_trees_all_equal(state.params, same.params)
+    tables = (s.params["embed"]["table"] for s in (same, other))
+    assert not np.array_equal(*tables)
+
+
+def test_a_program_is_hashable_and_its_state_holds_arrays_only(program, state):
+    assert isinstance(program, Program)
+    assert hash(program) == hash(dataclasses.replace(program))
+    assert isinstance(state, TrainState)
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(state))

@@ -1,0 +1,85 @@
+"""From a config to a program: the one place that knows every part."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from uets_jax.config import ExperimentConfig, ModelConfig, OptimConfig
+from uets_jax.errors import UserError, nearest
+from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
+from uets_jax.models.transformer import make_model
+from uets_jax.optim.rules import rule
+from uets_jax.optim.schedules import schedule
+from uets_jax.step import Program, init_state
+from uets_jax.types import Hypers, TrainState
+
+OVERRIDES = ("init", "forward", "logits", "tx", "schedule") + (
+    "offer",
+    "draw",
+    "weigh",
+    "observe",
+)
+
+
+def build(
+    config: ExperimentConfig, overrides: Mapping[str, Any] | None = None
+) -> Program:
+    """The program of a run; cached, so configs that differ only in traced values share.
+
+    Args:
+      config: `model.vocab` must be set (a run takes it from its tokenizer).
+      overrides: the user's own fields of `Program`: functions, a
+        `Component`, an optax transformation.
+
+    Raises:
+      UserError: for an override that no program has, or an unknown vocabulary.
+    """
+    for name in overrides or {}:
+        if name not in OVERRIDES:
+            raise UserError(f"overrides: {name!r}: {nearest(name, OVERRIDES)}")
+    if not config.model.vocab:
+        raise UserError("model.vocab: 0: set it to the tokenizer's number of tokens")
+    own = frozenset((overrides or {}).items())
+    return _build(config.model, _static(config.optim), config.train.microbatches, own)
+
+
+def _static(optim: OptimConfig) -> OptimConfig:
+    """`optim` less what is traced (see `hypers`)."""
+    changes: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": 0.0, "warmup": 0}
+    return OptimConfig(**{**vars(optim), **changes})
+
+
+@functools.lru_cache(maxsize=64)
+def _build(
+    model: ModelConfig,
+    optim: OptimConfig,
+    microbatches: int,
+    overrides: frozenset[tuple[str, Any]],
+) -> Program:
+    parts = make_model(model)
+    fields = {
+        "init": parts.init,
+        "forward": parts.forward,
+        "logits": parts.logits,
+        "tx": rule(
+            optim,
+            matrices=lambda params: map_axes(hidden_matrix, params),
+            decayed=lambda params: map_axes(is_matrix, params),
+        ),
+        "schedule": schedule(optim.schedule, optim.decay, optim.floor),
+    }
+    return Program(**{**fields, **dict(overrides)}, microbatches=microbatches)
+
+
+def hypers(config: ExperimentConfig) -> Hypers:
+    """The traced values of a config."""
+    o = config.optim
+    values = (o.learning_rate, o.weight_decay, o.warmup, config.train.steps)
+    return Hypers(*(jnp.asarray(v, jnp.float32) for v in values))
+
+
+def initial_state(config: ExperimentConfig, program: Program) -> TrainState:
+    """The state that a run starts from, on the default device."""
+    return init_state(program, hypers(config), config.train.seed)

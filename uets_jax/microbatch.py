@@ -1,0 +1,60 @@
+"""Loss and gradient of a weighted batch, in one piece or in several, one at a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from uets_jax.types import IGNORED, Batch, Params
+
+Forward = Callable[[Params, Batch], tuple[Any, Any]]
+Weights = Float[Array, " b"] | None
+
+
+def weighted_sum(losses: Float[Array, "b l"], weights: Weights) -> Float[Array, ""]:
+    """Sum of token losses, each row times its weight; `None` weighs all by 1."""
+    return losses.sum() if weights is None else jnp.vdot(weights, losses.sum(1))
+
+
+def value_and_grad(forward: Forward, parts: int = 1, by_products: bool = False):
+    """Builds `(params, batch, weights) -> ((loss, aux), grads)`.
+
+    loss = sum_i w_i sum_t loss_it / (number of targets in the whole batch), in nats per
+    token, so that any number of `parts` gives the same loss and gradient. aux is
+    (token_losses [B, L], Stats) with `by_products`, else None. With `parts` > 1 the
+    rows are cut into interleaved groups (no traffic between devices that share axis 0)
+    and scanned over: activations of one group live at a time.
+    """
+
+    def part(params: Params, batch: Batch, weights: Weights, targets: Array):
+        losses, stats = forward(params, batch)
+        aux = (losses, stats) if by_products else None
+        return weighted_sum(losses, weights) / targets, aux
+
+    grad = jax.value_and_grad(part, has_aux=True)
+
+    def whole(params: Params, batch: Batch, weights: Weights):
+        targets = jnp.maximum((batch.targets != IGNORED).sum(), 1).astype(jnp.float32)
+        if parts == 1:
+            return grad(params, batch, weights, targets)
+
+        def step(carry, rows):
+            (loss, aux), grads = grad(params, *rows, targets)
+            return jax.tree.map(jnp.add, carry, (loss, grads)), aux
+
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+        rows = jax.tree.map(lambda x: _cut(x, parts), (batch, weights))
+        (loss, grads), aux = jax.lax.scan(step, zero, rows)
+        return (loss, jax.tree.map(_join, aux)), grads
+
+    return whole
+
+
+def _cut(x: Array, parts: int) -> Array:
+    return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _join(x: Array) -> Array:
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])

@@ -1,0 +1,80 @@
+"""What each axis of each parameter means: one table for all who need to know.
+
+Sharding, Muon's matrices and weight decay (later: growth) read it, so that a new
+parameter is described once. A scan-stacked leaf has the axis `layer` in front.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from uets_jax.types import Params
+
+Axes = tuple[str, ...]
+
+# The last two names of a parameter's path, less the layer axis.
+_AXES: dict[tuple[str, str], Axes] = {
+    ("embed", "table"): ("vocab", "width"),
+    ("positions", "table"): ("position", "width"),
+    ("query", "w"): ("width", "head", "dim"),
+    ("key", "w"): ("width", "kv_head", "dim"),
+    ("value", "w"): ("width", "kv_head", "dim"),
+    ("output", "w"): ("head", "dim", "width"),
+    ("query", "b"): ("head", "dim"),
+    ("key", "b"): ("kv_head", "dim"),
+    ("value", "b"): ("kv_head", "dim"),
+    ("output", "b"): ("width",),
+    ("up", "w"): ("width", "hidden"),
+    ("gate", "w"): ("width", "hidden"),
+    ("down", "w"): ("hidden", "width"),
+    ("up", "b"): ("hidden",),
+    ("gate", "b"): ("hidden",),
+    ("down", "b"): ("width",),
+    ("query_norm", "scale"): ("dim",),
+    ("key_norm", "scale"): ("dim",),
+    ("attention", "value_mix"): (),
+    ("head", "w"): ("width", "vocab"),
+}
+_NORMS = ("attention_norm", "mlp_norm", "final_norm")
+
+
+def names(path: tuple[Hashable, ...]) -> tuple[str, ...]:
+    """The plain names along a key path of `jax.tree_util`."""
+    return tuple(str(getattr(k, "key", getattr(k, "name", k))) for k in path)
+
+
+def axes_of(path: tuple[Hashable, ...], rank: int) -> Axes:
+    """The meaning of each axis of the parameter at `path`.
+
+    A parameter that the table does not know (of somebody's own model) has axes `own`.
+    """
+    where = names(path)
+    parent, name = ("", "", *where)[-2:]
+    axes = ("width",) if parent in _NORMS else _AXES.get((parent, name))
+    if axes is not None and "blocks" in where:
+        axes = ("layer", *axes)
+    return axes if axes is not None and len(axes) == rank else ("own",) * rank
+
+
+def map_axes(fn: Callable[[Axes], Any], params: Params) -> Any:
+    """A tree like `params` that holds `fn(axes)` of each leaf."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: fn(axes_of(path, jnp.ndim(leaf))), params
+    )
+
+
+def is_matrix(axes: Axes) -> bool:
+    """A weight that multiplies activations or is looked up: decayed, not a gain."""
+    known = "width" in axes and len([a for a in axes if a != "layer"]) > 1
+    return known or axes.count("own") > 1
+
+
+def hidden_matrix(axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """(input axes, output axes) of a matrix inside a block, else None."""
+    if axes[:1] != ("layer",) or not is_matrix(axes):
+        return None
+    if axes[-1] == "width":
+        return tuple(range(1, len(axes) - 1)), (len(axes) - 1,)
+    return (1,), tuple(range(2, len(axes)))

@@ -1,0 +1,147 @@
+"""The growable transformer: blocks stacked by `nn.scan` on a leading layer axis.
+
+Depth, heads and width are array shapes and every submodule is named, so the structure
+of the parameter tree stays the same whatever is grown.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from uets_jax.config import ModelConfig
+from uets_jax.models.layers import MLP, Attention, Norm, kernel_init
+from uets_jax.types import IGNORED, Batch, Params, Stats
+
+Logits = Float[Array, "b l v"]
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP; zero output projections make it the identity."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, carry, is_first, segments):
+        x, first_values = carry
+        c = self.config
+        h = Norm(c.norm, c.bias, name="attention_norm")(x)
+        attention = Attention(c, name="attention")
+        h, first_values = attention(h, segments, first_values, is_first)
+        x = x + h
+        x = x + MLP(c, name="mlp")(Norm(c.norm, c.bias, name="mlp_norm")(x))
+        return (x, first_values), None
+
+
+class Transformer(nn.Module):
+    """Token ids [B, L] to (features [B, L, D], logits [B, L, V] in float32)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, tokens: Int[Array, "b l"], segments: Int[Array, "b l"]
+    ) -> tuple[Float[Array, "b l d"], Logits]:
+        c = self.config
+        table = Table((c.vocab, c.width), name="embed")()
+        x = table[tokens].astype(c.dtype)
+        if c.position == "learned":
+            rows = Table((c.context, c.width), name="positions")()
+            x = x + rows[None, : tokens.shape[1]].astype(c.dtype)
+        first_values = None
+        if c.value_residual:
+            shape = (*tokens.shape, c.kv_heads, c.head_dim)
+            first_values = jnp.zeros(shape, c.dtype)
+        blocks = nn.scan(
+            nn.remat(Block, prevent_cse=False) if c.remat else Block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            length=c.depth,
+        )(c, name="blocks")
+        is_first = (jnp.arange(c.depth) == 0).astype(jnp.float32)
+        (x, _), _ = blocks((x, first_values), is_first, segments)
+        features = Norm(c.norm, c.bias, name="final_norm")(x)
+        head = table.T if c.tied else Head(c, name="head")()
+        logits = jnp.einsum(
+            "bld,dv->blv",
+            features,
+            head.astype(c.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        if c.softcap:
+            logits = c.softcap * jnp.tanh(logits / c.softcap)
+        return features, logits
+
+
+class Table(nn.Module):
+    """A trainable table of rows, std 0.02."""
+
+    shape: tuple[int, int]
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "n d"]:
+        return self.param("table", nn.initializers.normal(0.02), self.shape)
+
+
+class Head(nn.Module):
+    """The untied output matrix [D, V]."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "d v"]:
+        c = self.config
+        return self.param("w", kernel_init(c, output=True), (c.width, c.vocab))
+
+
+def reduce_logits(
+    logits: Logits, targets: Int[Array, "b l"], features: Float[Array, "b l d"]
+) -> tuple[Float[Array, "b l"], Stats]:
+    """Cross entropy in nats per target (0 where ignored) and the other reductions."""
+    z = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    shift = jax.lax.stop_gradient(logits.max(-1))
+    log_sum = jnp.log(jnp.exp(z).sum(-1))
+    known = targets != IGNORED
+    picked = jnp.take_along_axis(z, jnp.where(known, targets, 0)[..., None], -1)[..., 0]
+    losses = jnp.where(known, log_sum - picked, 0.0)
+    p = jnp.exp(z - log_sum[..., None])
+    entropy = log_sum - (p * z).sum(-1)
+    stats = Stats(features, log_sum + shift, entropy, jnp.square(p).sum(-1))
+    return losses, stats
+
+
+class Model(NamedTuple):
+    """The functions that the rest of the house sees.
+
+    init:    key -> params
+    forward: (params, batch) -> (token_losses [B, L] in nats, Stats)
+    logits:  (params, tokens [B, L]) -> [B, L, V]
+    """
+
+    init: Callable[[Key[Array, ""]], Params]
+    forward: Callable[[Params, Batch], tuple[Array, Stats]]
+    logits: Callable[[Params, Array], Array]
+
+
+def make_model(config: ModelConfig) -> Model:
+    """The pure functions of one architecture; `config.vocab` must be known."""
+    module = Transformer(config)
+
+    def init(key: Key[Array, ""]) -> Params:
+        tokens = jnp.zeros((1, 2), jnp.int32)
+        return module.init(key, tokens, tokens)["params"]
+
+    def forward(params: Params, batch: Batch) -> tuple[Float[Array, "b l"], Stats]:
+        out = module.apply({"params": params}, batch.tokens, batch.segments)
+        features, logits = out
+        return reduce_logits(logits, batch.targets, features)
+
+    def logits(params: Params, tokens: Int[Array, "b l"]) -> Logits:
+        same = jnp.zeros_like(tokens)
+        return module.apply({"params": params}, tokens, same)[1]
+
+    return Model(init, forward, logits)

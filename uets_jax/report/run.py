@@ -1,0 +1,165 @@
+"""A run directory as the report sees it: whatever is there, and what is missing."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from uets_jax.errors import UserError
+from uets_jax.report.metrics import read_metrics
+
+Record = dict[str, Any]
+FINISHED = ("completed", "complete", "done", "finished", "ok", "success")
+
+
+class Run(NamedTuple):
+    """One run; `notes` are sentences on what is missing or odd."""
+
+    name: str
+    path: Path
+    config: Record
+    summary: Record
+    records: list[Record]
+    notes: list[str]
+
+
+def load_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs in the given order, under names that differ.
+
+    Raises:
+      UserError: when there is no run, a directory doesn't exist or holds neither
+        metrics.jsonl nor summary.json, or metrics.jsonl has a broken line inside.
+    """
+    if not paths:
+        raise UserError("report: no run directory given; name at least one")
+    runs = [load_run(Path(path)) for path in paths]
+    names = [run.name for run in runs]
+    taken: set[str] = set()
+    for i, run in enumerate(runs):
+        name = run.name
+        if names.count(name) > 1:
+            name = f"{name} ({run.path.resolve().name})"
+        while name in taken:
+            name += "'"
+        taken.add(name)
+        runs[i] = run._replace(name=name)
+    return runs
+
+
+def load_run(path: Path) -> Run:
+    """Reads one run directory; raises as `load_runs`."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no such run directory; check the path")
+    metrics = path / "metrics.jsonl"
+    if not metrics.is_file() and not (path / "summary.json").is_file():
+        raise UserError(
+            f"{path}: neither metrics.jsonl nor summary.json here; "
+            "give the directory that a training run wrote"
+        )
+    notes: list[str] = []
+    config = _object(path / "config.json", "The settings are unknown", notes)
+    summary = _object(
+        path / "summary.json",
+        "The run was interrupted or is still training, and the figures here are those "
+        "of its last metrics",
+        notes,
+    )
+    records = read_metrics(metrics) if metrics.is_file() else []
+    if not metrics.is_file():
+        notes.append("There is no metrics.jsonl, hence no curves.")
+    name = summary.get("name") or config.get("name") or path.resolve().name
+    notes += [*_status(summary), *_nonfinite(records)]
+    return Run(str(name), path, config, summary, records, notes)
+
+
+def _object(path: Path, otherwise: str, notes: list[str]) -> Record:
+    """The JSON object in a file; {} and a note where there is none."""
+    if not path.is_file():
+        notes.append(f"There is no {path.name}. {otherwise}.")
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        notes.append(f"{path.name} is not a JSON object. {otherwise}.")
+        return {}
+    return value
+
+
+def _status(summary: Record) -> list[str]:
+    status = summary.get("status")
+    if not status or str(status).lower() in FINISHED:
+        return []
+    return [f"Status of the run: {status}."]
+
+
+def _nonfinite(records: list[Record]) -> list[str]:
+    bad = [r for r in records if r.get("nonfinite")]
+    if not bad:
+        return []
+    keys = sorted({str(k) for r in bad for k in _listed(r["nonfinite"])})
+    return [
+        f"{len(bad)} metrics record{'s' * (len(bad) > 1)} (the first at step "
+        f"{bad[0].get('step', 'unknown')}) held NaN or infinity in {', '.join(keys)}; "
+        "the curves leave these points out."
+    ]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def number(value: Any) -> float | None:
+    """`value` where it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        value = float(value)
+    except OverflowError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def pairs(run: Run, x: str, y: str) -> list[tuple[float, float]]:
+    """(x, y) of every record that has both as finite numbers."""
+    both = ((number(r.get(x)), number(r.get(y))) for r in run.records)
+    return [(a, b) for a, b in both if a is not None and b is not None]
+
+
+def last(run: Run, key: str) -> float | None:
+    """The last finite value of `key` in the metrics."""
+    values = (number(r.get(key)) for r in reversed(run.records))
+    return next((v for v in values if v is not None), None)
+
+
+def parts(run: Run, key: str) -> dict[str, float]:
+    """The categories of `summary[key]` that are numbers, without their total."""
+    table = run.summary.get(key)
+    if not isinstance(table, dict):
+        return {}
+    known = {str(name): number(value) for name, value in table.items()}
+    return {n: v for n, v in known.items() if v is not None and n != "total"}
+
+
+def figure(run: Run, key: str) -> float | None:
+    """A headline number: the summary's, the sum of its categories, or the last metric.
+
+    Keys: those of summary.json (`flops` and `seconds` are summed over categories);
+    `train_flops` and `train_seconds`, as the metrics count them; and `time`, which is
+    `seconds` where a summary has it and else `train_seconds`.
+    """
+    if key == "time":
+        total = figure(run, "seconds")
+        return figure(run, "train_seconds") if total is None else total
+    if key in ("train_flops", "train_seconds"):
+        kind = key.removeprefix("train_")
+        counted = last(run, kind)
+        return parts(run, kind).get("train") if counted is None else counted
+    if parts(run, key):
+        return sum(parts(run, key).values())
+    value = number(run.summary.get(key))
+    if value is not None or key == "seconds":
+        return value
+    return last(run, {"steps": "step", "final_loss": "valid_loss"}.get(key, key))

@@ -1,0 +1,204 @@
+"""Line charts as inline SVG; colours and fonts come from the page's style sheet."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from uets_jax.report import scale, units
+from uets_jax.report.markup import escape
+from uets_jax.report.scale import Point, Scale
+
+COLORS = 8  # classes c0 .. c7 of the style sheet
+GLYPH, BOLD = 6.6, 7.6  # width in user units of a character in a tick, in a label
+LINE = 15.0  # least distance between two direct labels
+
+
+class Axis(NamedTuple):
+    """What runs along an axis; `kind` decides how its ticks are written."""
+
+    name: str
+    kind: Literal["number", "time"] = "number"
+    log: bool = False
+    pad: float = 0.0
+    zero: bool = False  # a linear axis starts at 0
+
+
+class Series(NamedTuple):
+    """One curve: faint as noise, a line, or marks joined by a fine line."""
+
+    points: Sequence[Point]
+    color: int
+    style: Literal["faint", "line", "marks"] = "line"
+    label: str = ""
+    """Written beside its last point."""
+
+
+def chart(
+    series: Sequence[Series],
+    x: Axis,
+    y: Axis,
+    title: str,
+    size: tuple[int, int] = (440, 290),
+    detail: float = 1.0,
+) -> str:
+    """An `<svg>` element, `size` user units wide and high, that scales with its parent.
+
+    Points that are not positive are left out on a log axis; without any point there is
+    a sentence in the frame.
+
+    Args:
+      title: what a screen reader says.
+      detail: about how many points per pixel a curve keeps.
+    """
+    width, height = map(float, size)
+    series = [s._replace(points=_drawable(s.points, x, y)) for s in series]
+    points = [p for s in series for p in s.points]
+    x_low, x_high = _range([p[0] for p in points], x)
+    y_low, y_high = _range([p[1] for p in points], y)
+    x_name, x_ticks = _ticks(x, x_low, x_high)
+    y_name, y_ticks = _ticks(y, y_low, y_high)
+    left = 14 + GLYPH * max(len(text) for _, text in y_ticks)
+    labels = max((len(s.label) for s in series if s.points), default=0)
+    right = width - (14 + BOLD * labels if labels else 16)
+    across = Scale(x_low, x_high, left, right, x.log)
+    down = Scale(y_low, y_high, height - 44, 28.0 if y.name else 10.0, y.log)
+    body = [
+        f'<text class="name" x="0" y="13">{escape(y_name)}</text>',
+        f'<text class="name end" x="{right:.0f}" y="{height - 6:g}">'
+        f"{escape(x_name)}</text>",
+        *_grid(across, down, x_ticks, y_ticks),
+        *(_curve(s, across, down, x, y, detail) for s in series if s.points),
+        *_labels(series, across, down, right),
+    ]
+    if not points:
+        body.append(f'<text class="name" x="{left + 12:.0f}" y="60">no data</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
+        f'role="img" aria-label="{escape(title)}">\n' + "\n".join(body) + "\n</svg>"
+    )
+
+
+def _drawable(points: Sequence[Point], x: Axis, y: Axis) -> list[Point]:
+    return [p for p in points if (p[0] > 0 or not x.log) and (p[1] > 0 or not y.log)]
+
+
+def _range(values: Sequence[float], axis: Axis) -> Point:
+    zero = [0.0] if axis.zero and not axis.log and values else []
+    return scale.extent([*zero, *values], axis.log, axis.pad)
+
+
+def _ticks(axis: Axis, low: float, high: float) -> tuple[str, list[tuple[float, str]]]:
+    """The axis's name, with its unit, and its ticks with their texts."""
+    if axis.kind == "time" and axis.log:
+        values = scale.log_time_ticks(low, high)
+        texts = [" ".join([f"{v / s:.6g}", unit]) for v, (unit, s) in _units(values)]
+        return axis.name, list(zip(values, texts, strict=True))
+    name, unit = axis.name, 1.0
+    if axis.kind == "time":
+        suffix, unit = units.time_unit(high)
+        name = f"{name} ({suffix})"
+    pick = scale.log_ticks if axis.log else scale.linear_ticks
+    values = pick(low / unit, high / unit)
+    return name, [
+        (v * unit, t) for v, t in zip(values, _texts(values, axis.log), strict=True)
+    ]
+
+
+def _units(values: Sequence[float]) -> list[tuple[float, tuple[str, float]]]:
+    """Each time with the largest unit that isn't larger than it."""
+    known = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
+    return [(v, next((u for u in known if v >= u[1]), known[-1])) for v in values]
+
+
+def _texts(values: Sequence[float], log: bool) -> list[str]:
+    """Tick texts that differ; plain numbers on a linear axis get equal decimals."""
+    tries = ([units.si(v, digits) for v in values] for digits in (6, 9, 12, 17))
+    texts = next((t for t in tries if len(set(t)) == len(t)), [str(v) for v in values])
+    if log or not all(t.lstrip("-").replace(".", "", 1).isdigit() for t in texts):
+        return texts
+    places = max(len(t.partition(".")[2]) for t in texts)
+    return [f"{v:.{places}f}" if v else "0" for v in values]
+
+
+def _grid(
+    across: Scale,
+    down: Scale,
+    x_ticks: Sequence[tuple[float, str]],
+    y_ticks: Sequence[tuple[float, str]],
+) -> list[str]:
+    """Horizontal rules, the base line, and the texts of both axes."""
+    left, right, base = across.start, across.end, down.start
+    parts = []
+    for value, text in y_ticks:
+        y = down(value)
+        parts.append(
+            f'<line class="grid" x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" '
+            f'y2="{y:.1f}"/><text class="tick end" x="{left - 7:.1f}" '
+            f'y="{y + 4:.1f}">{escape(text)}</text>'
+        )
+    parts.append(
+        f'<line class="base" x1="{left:.1f}" x2="{right:.1f}" y1="{base:.1f}" '
+        f'y2="{base:.1f}"/>'
+    )
+    free = 0.0
+    for value, text in x_ticks:
+        x, half = across(value), GLYPH * len(text) / 2
+        parts.append(
+            f'<line class="base" x1="{x:.1f}" x2="{x:.1f}" y1="{base:.1f}" '
+            f'y2="{base + 5:.1f}"/>'
+        )
+        if x - half >= free:
+            free = x + half + 6
+            parts.append(
+                f'<text class="tick mid" x="{x:.1f}" y="{base + 18:.1f}">'
+                f"{escape(text)}</text>"
+            )
+    return parts
+
+
+def _curve(
+    series: Series, across: Scale, down: Scale, x: Axis, y: Axis, detail: float
+) -> str:
+    """The path of one series, and its marks with their values on hovering."""
+    place = lambda p: (across(p[0]), down(p[1]))
+    width = {"faint": 2.0, "line": 3.0, "marks": 16.0}[series.style] / detail
+    pixels = [place(p) for p in series.points]
+    path = "M" + " ".join(f"{a:.1f} {b:.1f}" for a, b in scale.thin(pixels, width))
+    if len(series.points) == 1:
+        path += "h0.01"  # a round cap shows a single point
+    look = f"{series.style} c{series.color % COLORS}"
+    drawn = f'<path class="{look}" d="{path}"/>'
+    if series.style != "marks":
+        return drawn
+    kept = set(scale.thin(pixels, width))
+    marks = [
+        f'<circle class="dot c{series.color % COLORS}" cx="{a:.1f}" cy="{b:.1f}" '
+        f'r="3.2"><title>{escape(_hover(point, x, y))}</title></circle>'
+        for point, (a, b) in zip(series.points, pixels, strict=True)
+        if (a, b) in kept
+    ]
+    return drawn + "".join(marks)
+
+
+def _hover(point: Point, x: Axis, y: Axis) -> str:
+    at = units.duration(point[0]) if x.kind == "time" else units.si(point[0])
+    return f"{x.name} {at}, {y.name} {units.si(point[1], 4)}"
+
+
+def _labels(
+    series: Sequence[Series], across: Scale, down: Scale, right: float
+) -> list[str]:
+    """The labels of the curves right of the plot, at their ends, pushed apart."""
+    named = [s for s in series if s.label and s.points]
+    named.sort(key=lambda s: down(s.points[-1][1]))
+    heights = [down(s.points[-1][1]) + 4 for s in named]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + LINE)
+    floor = down.start
+    for i in reversed(range(len(heights))):
+        heights[i] = min(heights[i], floor)
+        floor = heights[i] - LINE
+    return [
+        f'<text class="label c{s.color % COLORS}" x="{right + 8:.1f}" '
+        f'y="{y:.1f}">{escape(s.label)}</text>'
+        for s, y in zip(named, heights, strict=True)
+    ]

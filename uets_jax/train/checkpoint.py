@@ -1,0 +1,144 @@
+"""Checkpoints: arrays by orbax, a JSON record beside them, checksums over both.
+
+    checkpoints/00000100/state/...      orbax (API v1)
+                         record.json    step, data position, ledger, tree of shapes
+                         manifest.json  sha256 of every file
+
+A checkpoint is written under a temporary name and renamed when complete. Orbax notices
+neither a flipped bit nor a tree of another depth, so both are checked here.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from uets_jax.errors import UserError
+from uets_jax.types import TrainState
+
+_TEMPORARY = ".tmp-"
+
+
+class CorruptCheckpointError(RuntimeError):
+    """A checkpoint's files are not those that were written."""
+
+
+def save(
+    root: Path, state: TrainState, record: dict[str, Any], keep: int = 2
+) -> Path:
+    """Writes `root/<step>` from all processes, then drops all but the newest `keep`.
+
+    Raises:
+      UserError: if the disk is full or not writable; earlier checkpoints stay.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    step = int(record["step"])
+    final, temporary = root / f"{step:08d}", root / f"{_TEMPORARY}{step:08d}"
+    try:
+        if jax.process_index() == 0:
+            sweep(root)
+            temporary.mkdir(parents=True)
+        _barrier("checkpoint-begin")
+        ocp.save(temporary / "state", state)
+        if jax.process_index() == 0:
+            _write_json(temporary / "record.json", {**record, "tree": _shapes(state)})
+            _write_json(temporary / "manifest.json", _checksums(temporary))
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(temporary, final)
+            for old in steps(root)[:-keep]:
+                shutil.rmtree(root / f"{old:08d}")
+        _barrier("checkpoint-end")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{final}: the checkpoint could not be written ({reason}); make room or "
+            "choose another --out; earlier checkpoints are untouched"
+        ) from error
+    return final
+
+
+def steps(root: Path) -> list[int]:
+    """The steps that have a complete checkpoint, rising."""
+    if not root.is_dir():
+        return []
+    found = (p for p in root.iterdir() if p.name.isdecimal())
+    return sorted(int(p.name) for p in found if (p / "manifest.json").exists())
+
+
+def sweep(root: Path) -> None:
+    """Removes what a killed save left behind."""
+    for path in root.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def load(path: Path, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Reads the checkpoint at `path` into the shapes and shardings of `abstract`.
+
+    Raises:
+      CorruptCheckpointError: if a file is missing or differs from its checksum.
+      UserError: if it was made by a model of other shapes; names the first difference.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    verify(path)
+    record = json.loads((path / "record.json").read_text("utf-8"))
+    stored, wanted = record.pop("tree"), _shapes(abstract)
+    for leaf in sorted({*stored, *wanted}):
+        if stored.get(leaf) != wanted.get(leaf):
+            raise UserError(
+                f"{path}: {leaf} is {stored.get(leaf)} in the checkpoint but "
+                f"{wanted.get(leaf)} in the model; resume with the same config"
+            )
+    return ocp.load(path / "state", abstract), record
+
+
+def verify(path: Path) -> None:
+    """Compares every file with the manifest.
+
+    Raises:
+      CorruptCheckpointError: naming the first file that differs.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+        files = dict(manifest)
+    except (OSError, ValueError, TypeError) as error:
+        raise CorruptCheckpointError(f"{path}: manifest.json unreadable") from error
+    present = _checksums(path)
+    for name in sorted({*files, *present}):
+        if files.get(name) != present.get(name):
+            raise CorruptCheckpointError(f"{path / name}: checksum differs")
+
+
+def _checksums(path: Path) -> dict[str, str]:
+    files = (p for p in path.rglob("*") if p.is_file() and p.name != "manifest.json")
+    digests = {}
+    for file in sorted(files):
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digests[file.relative_to(path).as_posix()] = digest
+    return digests
+
+
+def _shapes(state: Any) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(p): f"{x.dtype}{list(x.shape)}" for p, x in leaves}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

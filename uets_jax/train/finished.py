@@ -1,0 +1,88 @@
+"""Opening a run that exists: evaluate it, generate from it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from uets_jax.config import ExperimentConfig
+from uets_jax.data.store import prepare
+from uets_jax.errors import UserError
+from uets_jax.models.presets import from_dict
+from uets_jax.train import checkpoint
+from uets_jax.train.loop import validation
+from uets_jax.train.mesh import abstract_state
+from uets_jax.train.session import Session, open_session
+from uets_jax.train.summary import continuation
+from uets_jax.types import TrainState
+
+
+def read_config(run: Path) -> ExperimentConfig:
+    """The config stored in a run's folder.
+
+    Raises:
+      UserError: if there is none or it can't be read.
+    """
+    path = Path(run) / "config.json"
+    try:
+        return from_dict(json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{run}: no run here: {path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def open_run(run: Path) -> tuple[Session, TrainState, int]:
+    """(session, state, step) of the newest intact checkpoint.
+
+    Raises:
+      UserError: if the folder holds no complete checkpoint.
+    """
+    root, session = Path(run) / "checkpoints", open_session(read_config(run))
+    abstract = abstract_state(session.program, session.mesh)
+    for step in reversed(checkpoint.steps(root)):
+        try:
+            state, _ = checkpoint.load(root / f"{step:08d}", abstract)
+        except checkpoint.CorruptCheckpointError:
+            continue
+        return session, state, step
+    raise UserError(f"{run}: no complete checkpoint; train on with --resume {run}")
+
+
+def evaluate_run(
+    run: Path, source: str = "", split: str = "valid", tokens: int = 0
+) -> dict[str, float]:
+    """Loss, perplexity and bits per byte of a run on its own or on another source.
+
+    Args:
+      run: the run's folder.
+      source: a data source; empty: the run's own. Its text is encoded with the run's
+        tokenizer.
+      split: train or valid.
+      tokens: at most so many; 0: all.
+    """
+    session, state, step = open_run(run)
+    if source:
+        tokenizer = Path(session.store.directory) / "tokenizer.json"
+        data = dataclasses.replace(
+            session.config.data, source=source, valid_source="", tokenizer=str(tokenizer)
+        )
+        session = dataclasses.replace(session, store=prepare(data))
+    return {"step": step, **validation(session, state, split, tokens)}
+
+
+def generate_run(
+    run: Path,
+    prompt: str = "",
+    tokens: int = 120,
+    temperature: float = 0.8,
+    top_k: int = 50,
+    seed: int = 0,
+) -> str:
+    """Text that a run's model puts after `prompt`."""
+    session, state, _ = open_run(run)
+    tokenizer = session.store.tokenizer
+    ids = np.concatenate([[tokenizer.eot], tokenizer.encode(prompt)]).astype(np.int32)
+    settings = {"temperature": temperature, "top_k": top_k, "seed": seed}
+    return prompt + continuation(session, state, ids, tokens=tokens, **settings)

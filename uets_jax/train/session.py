@@ -1,0 +1,107 @@
+"""Everything that a run needs before its first step: data, program, mesh."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from uets_jax.build import build, hypers
+from uets_jax.config import ExperimentConfig, validate, window_length
+from uets_jax.data.store import TokenStore, prepare
+from uets_jax.data.windows import Windows, sequential
+from uets_jax.errors import UserError
+from uets_jax.step import Program
+from uets_jax.train.mesh import check_rows, compile_init, make_mesh
+from uets_jax.types import Batch, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """A resolved config and what it names, ready to step."""
+
+    config: ExperimentConfig
+    store: TokenStore
+    program: Program
+    mesh: Mesh
+
+    def windows(self) -> Windows:
+        """This process's share of the training batches, by step."""
+        c = self.config
+        return Windows(
+            tokens=self.store.tokens("train"),
+            eot=self.store.tokenizer.eot,
+            length=window_length(c),
+            batch=c.train.batch,
+            seed=c.train.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def evaluation(self, split: str = "valid", tokens: int = 0) -> Iterator[Batch]:
+        """Consecutive windows of a split; at most `tokens` tokens, 0: all."""
+        c = self.config
+        return sequential(
+            self.store.tokens(split),
+            self.store.tokenizer.eot,
+            window_length(c),
+            c.train.batch // c.train.microbatches,
+            tokens,
+        )
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, on the mesh."""
+        init = compile_init(self.program, self.mesh)
+        return init(hypers(self.config), self.config.train.seed)
+
+
+def open_session(
+    config: ExperimentConfig, overrides: Mapping[str, Any] | None = None
+) -> Session:
+    """Checks the config, prepares its data and builds its program.
+
+    Raises:
+      UserError: for anything that would fail later, before anything is compiled.
+    """
+    validate(config)
+    mesh = make_mesh(config.train.mesh)
+    rows = config.train.batch // config.train.microbatches
+    check_rows(rows, mesh, "train.batch / train.microbatches")
+    use_compilation_cache()
+    store = prepare(config.data)
+    config = resolve(config, store)
+    return Session(config, store, build(config, overrides), mesh)
+
+
+def resolve(config: ExperimentConfig, store: TokenStore) -> ExperimentConfig:
+    """`config` with the vocabulary taken from the tokenizer, if it was left open.
+
+    Raises:
+      UserError: if the model's vocabulary is smaller than the tokenizer's.
+    """
+    have = store.tokenizer.vocab_size
+    if config.model.vocab == 0:
+        model = dataclasses.replace(config.model, vocab=have)
+        return dataclasses.replace(config, model=model)
+    if config.model.vocab < have:
+        raise UserError(
+            f"model.vocab: {config.model.vocab} is smaller than the tokenizer's {have}; "
+            "use 0 or at least that"
+        )
+    return config
+
+
+def cache_folder() -> Path:
+    """$UETS_CACHE, or uets_jax in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "uets_jax")
+    return Path(os.environ.get("UETS_CACHE", default))
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between processes, unless the user has set a place."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
