@@ -1,5 +1,6 @@
 """Strict numerics, eight virtual devices and one TINY config for every test."""
 
+import functools
 import os
 import pathlib
 import tempfile
@@ -72,7 +73,7 @@ def program(tiny):
 @pytest.fixture
 def state(tiny, program):
     """TINY's state before the first step."""
-    return initial_state(tiny, program)
+    return jax.jit(functools.partial(initial_state, tiny, program))()
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +91,25 @@ def corpus(tmp_path_factory) -> pathlib.Path:
     """A folder with a small text corpus of 40 documents."""
     folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
-    words = "the cat sat on a mat and the dog ran to the red house by the sea".split()
+    words = [
+        "the",
+        "cat",
+        "sat",
+        "on",
+        "a",
+        "mat",
+        "and",
+        "the",
+        "dog",
+        "ran",
+        "to",
+        "the",
+        "red",
+        "house",
+        "by",
+        "the",
+        "sea",
+    ]
     for number in range(40):
         text = " ".join(rng.choice(words, 200))
         (folder / f"{number:02d}.txt").write_text(f"Document {number}. {text}.\n")

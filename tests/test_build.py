@@ -1,6 +1,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import optax
 import pytest
 
@@ -30,16 +31,19 @@ def test_configs_that_differ_in_static_values_do_not(tiny):
 
 
 def test_own_parts_replace_ours(tiny):
-    tx = optax.with_extra_args_support(optax.sgd(0.1))
-    program = build(tiny, {"tx": tx})
-    assert program.tx is tx
-    assert program.forward is build(tiny).forward or callable(program.forward)
-    state = initial_state(tiny, program)
+    sgd = optax.sgd(0.1)
+    program = build(tiny, {"tx": sgd})
+    assert build(tiny, {"tx": sgd}) is program
+    state = jax.eval_shape(lambda: initial_state(tiny, program))
     assert jax.tree.leaves(state.opt) == []
+    grads = {"w": jnp.ones(2)}
+    extra = {"value": 1.0, "learning_rate": 9.0, "weight_decay": 9.0}
+    updates, _ = program.tx.update(grads, sgd.init(grads), grads, **extra)
+    assert updates["w"].tolist() == pytest.approx([-0.1, -0.1])
 
 
 def test_an_unknown_override_is_named(tiny):
-    with pytest.raises(UserError, match="'offers'.*'offer'"):
+    with pytest.raises(UserError, match=r"'offers'.*'offer'"):
         build(tiny, {"offers": None})
 
 

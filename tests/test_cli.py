@@ -23,6 +23,7 @@ SUMMARY = {
     "name": "first",
     "steps": 3_000,
     "final_loss": 1.234567,
+    "flops": {"train": 3_000_000, "validation": 500_000},
     "seconds": {"train": 2.0, "compile": 1.5},
     "joules": None,
 }
@@ -292,7 +293,7 @@ overrides = st.fixed_dictionaries(
 
 @given(overrides, st.booleans(), st.booleans())
 @settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -384,6 +385,7 @@ def test_train_runs_in_runs_name_and_prints_the_report(capsys, calls):
     assert lines == [
         ["steps", "3,000"],
         ["final_loss", "1.2346"],
+        ["flops", "3.5e+06"],
         ["seconds", "3.5"],
         ["report", "runs/first/report.html"],
     ]

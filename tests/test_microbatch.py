@@ -7,21 +7,24 @@ import pytest
 from uets_jax.microbatch import value_and_grad, weighted_sum
 
 
-@pytest.mark.parametrize("parts", [2, 4, 8])
+@pytest.mark.parametrize("parts", [2, 8])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_any_number_of_parts_gives_the_same_gradient(parts, weighted, state, program, batch):
+def test_any_number_of_parts_gives_the_same_gradient(
+    parts, weighted, state, program, batch
+):
     weights = jnp.linspace(0.5, 1.5, 8) if weighted else None
     params = jax.tree.map(lambda x: x + 0.01, state.params)
-    one = value_and_grad(program.forward, 1, by_products=True)
-    many = value_and_grad(program.forward, parts, by_products=True)
+    build = lambda n: jax.jit(value_and_grad(program.forward, n, by_products=True))
+    one, many = build(1), build(parts)
     whole, cut = one(params, batch, weights), many(params, batch, weights)
     chex.assert_trees_all_close(whole, cut, rtol=2e-5, atol=2e-6)
 
 
 def test_the_loss_is_the_weighted_mean_over_all_targets(state, program, batch):
     weights = jnp.arange(8.0)
-    (loss, aux), _ = value_and_grad(program.forward, 2)(state.params, batch, weights)
-    losses, _ = program.forward(state.params, batch)
+    two = jax.jit(value_and_grad(program.forward, 2))
+    (loss, aux), _ = two(state.params, batch, weights)
+    losses, _ = jax.jit(program.forward)(state.params, batch)
     targets = (np.asarray(batch.targets) != -1).sum()
     expected = (np.asarray(losses).sum(1) * np.arange(8.0)).sum() / targets
     assert loss == pytest.approx(expected, rel=1e-5)
@@ -35,6 +38,7 @@ def test_no_weights_weigh_all_rows_by_one():
 
 def test_a_batch_without_targets_has_loss_zero(state, program, batch):
     empty = batch._replace(targets=jnp.full_like(batch.targets, -1))
-    (loss, _), grads = value_and_grad(program.forward)(state.params, empty, None)
+    one = jax.jit(value_and_grad(program.forward))
+    (loss, _), grads = one(state.params, empty, None)
     assert loss == 0
     chex.assert_tree_all_finite(grads)

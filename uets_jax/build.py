@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import optax
 
 from uets_jax.config import ExperimentConfig, ModelConfig, OptimConfig
 from uets_jax.errors import UserError, nearest
@@ -12,15 +13,10 @@ from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
 from uets_jax.models.transformer import make_model
 from uets_jax.optim.rules import rule
 from uets_jax.optim.schedules import schedule
-from uets_jax.step import Program, init_state
+from uets_jax.step import SLOTS, Program, init_state
 from uets_jax.types import Hypers, TrainState
 
-OVERRIDES = ("init", "forward", "logits", "tx", "schedule") + (
-    "offer",
-    "draw",
-    "weigh",
-    "observe",
-)
+OVERRIDES = ("init", "forward", "logits", "tx", "schedule", *SLOTS)
 
 
 def build(
@@ -70,7 +66,9 @@ def _build(
         ),
         "schedule": schedule(optim.schedule, optim.decay, optim.floor),
     }
-    return Program(**{**fields, **dict(overrides)}, microbatches=microbatches)
+    fields |= dict(overrides)
+    fields["tx"] = optax.with_extra_args_support(fields["tx"])
+    return Program(**fields, microbatches=microbatches)
 
 
 def hypers(config: ExperimentConfig) -> Hypers:

@@ -63,6 +63,7 @@ _SUMMARY = (
     "seconds",
     "joules",
 )
+_LEDGERS = ("flops", "seconds")  # of the summary: amounts by category
 
 
 @dataclasses.dataclass(frozen=True)
@@ -537,9 +538,8 @@ def _vocab(tokenizer: str) -> int:
 
 def _summary(summary: dict[str, Any], out: Path) -> str:
     """The main numbers of a finished run, one a line, and where its report is."""
-    seconds = summary.get("seconds")
-    if isinstance(seconds, dict):
-        summary = {**summary, "seconds": float(sum(seconds.values()))}
+    totals = {k: float(sum(v.values())) for k, v in summary.items() if k in _LEDGERS}
+    summary = {**summary, **totals}
     lines = [
         f"{key:<15}{value:.5g}" if isinstance(value, float) else f"{key:<15}{value:,}"
         for key in _SUMMARY

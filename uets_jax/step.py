@@ -64,7 +64,12 @@ def train_step(
     rate = program.schedule(state.hypers, state.step)
     decay = state.hypers.weight_decay
     updates, opt = program.tx.update(
-        grads, state.opt, state.params, value=loss, learning_rate=rate, weight_decay=decay
+        grads,
+        state.opt,
+        state.params,
+        value=loss,
+        learning_rate=rate,
+        weight_decay=decay,
     )
     params = optax.apply_updates(state.params, updates)
 
@@ -87,7 +92,9 @@ def choose(
     """The rows that are trained on, their weights, and the parts' new states."""
     parts, batch, weights, scores = dict(state.parts), pool, None, None
     if program.offer is not None or program.draw is not None:
-        offer_key, draw_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        offer_key, draw_key = jax.random.split(
+            jax.random.fold_in(state.key, state.step)
+        )
         if program.offer is not None:
             scores, parts["offer"] = program.offer.apply(
                 parts["offer"], pool, assets, offer_key
@@ -100,9 +107,7 @@ def choose(
     return batch, weights, parts
 
 
-def init_state(
-    program: Program, hypers: Hypers, seed: Array | int
-) -> TrainState:
+def init_state(program: Program, hypers: Hypers, seed: Array | int) -> TrainState:
     """The state before the first step; pure, so it can be jitted or `eval_shape`d."""
     root, key = jax.random.split(jax.random.key(seed))
     params = program.init(key)

@@ -42,7 +42,10 @@ def test_matrices_of_blocks_and_what_decays():
 
 
 def test_parameters_of_another_model_are_described_by_rank():
-    own = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "s": jnp.ones(())}
+    own = {
+        "dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
+        "s": jnp.ones(()),
+    }
     assert map_axes(is_matrix, own) == {
         "dense": {"kernel": True, "bias": False},
         "s": False,

@@ -1,6 +1,7 @@
 """Named architectures and sizes, and what follows from what in a nested dict."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -123,10 +124,11 @@ def test_wrong_names_and_values_are_named(values, text):
     assert text in str(error.value)
 
 
-def test_model_config_refuses_unknown_names_and_fields():
-    for arguments in ({"preset": "x"}, {"size": "x"}, {"depht": 3}):
-        with pytest.raises(UserError, match=next(iter(arguments))):
-            model_config(**arguments)
+@pytest.mark.parametrize("key", ["preset", "size", "depht"])
+def test_model_config_refuses_unknown_names_and_fields(key):
+    wrong: dict[str, Any] = {key: "x"}
+    with pytest.raises(UserError, match=key):
+        model_config(**wrong)
 
 
 @pytest.mark.parametrize("values", [[], None, 5, "text"])

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import math
 
 import chex
@@ -10,7 +11,7 @@ import pytest
 from uets_jax.measure.flops import parameters
 from uets_jax.models.layers import Norm
 from uets_jax.models.presets import model_config
-from uets_jax.models.transformer import Block, make_model, reduce_logits
+from uets_jax.models.transformer import Block, Model, make_model, reduce_logits
 
 PRESETS = ("modern", "gpt2")
 
@@ -19,18 +20,22 @@ def tiny_model(preset="modern", **fields):
     return model_config(preset, "tiny", vocab=64, **fields)
 
 
-def randomised(params, key):
-    """Every leaf random, so that zero-initialised outputs hide nothing."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    draw = lambda x, k: 0.1 * jax.random.normal(k, x.shape) + 0.5 * (x == 1)
-    return tree.unflatten([draw(x, k) for x, k in zip(leaves, keys, strict=True)])
+def compiled(config):
+    """The model's functions, each as one executable."""
+    return Model(*map(jax.jit, make_model(config)))
+
+
+def trained(config, key):
+    """(compiled model, params with every leaf random): zero starts hide nothing."""
+    model, rng = compiled(config), np.random.default_rng(0)
+    draw = lambda x: jnp.asarray(0.1 * rng.normal(size=x.shape) + 0.5, x.dtype)
+    shift = lambda x: draw(x) - 0.5 * (x.ndim > 2)
+    return model, jax.tree.map(shift, jax.eval_shape(model.init, key))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_logit_depends_on_no_later_token(preset, key):
-    model = make_model(tiny_model(preset))
-    params = randomised(model.init(key), jax.random.key(1))
+    model, params = trained(tiny_model(preset), key)
     tokens = jax.random.randint(jax.random.key(2), (2, 32), 0, 64)
     changed = tokens.at[:, 20].set((tokens[:, 20] + 1) % 64)
     before, after = model.logits(params, tokens), model.logits(params, changed)
@@ -39,8 +44,7 @@ def test_a_logit_depends_on_no_later_token(preset, key):
 
 
 def test_masked_documents_do_not_see_each_other(key, batch):
-    model = make_model(tiny_model(mask_documents=True))
-    params = randomised(model.init(key), jax.random.key(1))
+    model, params = trained(tiny_model(mask_documents=True), key)
     changed = batch._replace(tokens=batch.tokens.at[:, 5].set(3))
     before = model.forward(params, batch)[1].features
     after = model.forward(params, changed)[1].features
@@ -48,16 +52,13 @@ def test_masked_documents_do_not_see_each_other(key, batch):
     assert not np.array_equal(before[:, 5:20], after[:, 5:20])
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_scanned_blocks_equal_a_python_loop_over_layers(preset, key):
-    config = tiny_model(preset)
-    model = make_model(config)
-    params = randomised(model.init(key), jax.random.key(1))
-    tokens = jax.random.randint(jax.random.key(2), (2, 32), 0, 64)
+def layer_by_layer(config, params, tokens):
+    """The logits by a Python loop over the layers, without scan."""
     x = params["embed"]["table"][tokens]
-    if preset == "gpt2":
-        x = x + params["positions"]["table"][None, :32]
-    first = jnp.zeros((2, 32, 2, 16)) if config.value_residual else None
+    if config.position == "learned":
+        x = x + params["positions"]["table"][None, : tokens.shape[1]]
+    shape = (*tokens.shape, config.kv_heads, config.head_dim)
+    first = jnp.zeros(shape) if config.value_residual else None
     for layer in range(config.depth):
         own = jax.tree.map(lambda p, i=layer: p[i], params["blocks"])
         is_first = jnp.float32(layer == 0)
@@ -67,7 +68,15 @@ def test_scanned_blocks_equal_a_python_loop_over_layers(preset, key):
     x = norm.apply({"params": params["final_norm"]}, x)
     head = params["embed"]["table"].T if config.tied else params["head"]["w"]
     z = x @ head
-    z = config.softcap * jnp.tanh(z / config.softcap) if config.softcap else z
+    return config.softcap * jnp.tanh(z / config.softcap) if config.softcap else z
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_scanned_blocks_equal_a_python_loop_over_layers(preset, key):
+    config = tiny_model(preset)
+    model, params = trained(config, key)
+    tokens = jax.random.randint(jax.random.key(2), (2, 32), 0, 64)
+    z = jax.jit(functools.partial(layer_by_layer, config))(params, tokens)
     chex.assert_trees_all_close(model.logits(params, tokens), z, rtol=2e-5, atol=2e-5)
 
 
@@ -75,16 +84,17 @@ def test_scanned_blocks_equal_a_python_loop_over_layers(preset, key):
 def test_remat_changes_no_number(preset, key, batch):
     grads = []
     for remat in (False, True):
-        model = make_model(tiny_model(preset, remat=remat))
-        params = randomised(model.init(key), jax.random.key(1))
-        loss = lambda p, m=model: m.forward(p, batch)[0].mean()
-        grads.append(jax.grad(loss)(params))
+        config = tiny_model(preset, remat=remat)
+        _, params = trained(config, key)
+        forward = make_model(config).forward
+        loss = lambda p, f=forward: f(p, batch)[0].mean()
+        grads.append(jax.jit(jax.grad(loss))(params))
     chex.assert_trees_all_close(*grads, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_an_untrained_model_scores_ln_vocab(preset, key, batch):
-    model = make_model(tiny_model(preset))
+    model = compiled(tiny_model(preset))
     losses, _ = model.forward(model.init(key), batch)
     assert losses[:, :-1].mean() == pytest.approx(math.log(64), rel=0.01)
     np.testing.assert_array_equal(losses[:, -1], 0.0)  # ignored targets
@@ -125,28 +135,29 @@ def test_reductions_equal_their_definitions(key):
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_float32(key, batch):
     config = tiny_model(dtype="bfloat16")
-    model = make_model(config)
+    model = compiled(config)
     params = model.init(key)
     losses, stats = model.forward(params, batch)
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert stats.features.dtype == jnp.bfloat16
     assert losses.dtype == jnp.float32
-    exact = make_model(dataclasses.replace(config, dtype="float32"))
-    wide = randomised(params, jax.random.key(1))
+    exact, wide = trained(dataclasses.replace(config, dtype="float32"), key)
     close = exact.forward(wide, batch)[0], model.forward(wide, batch)[0]
     chex.assert_trees_all_close(*close, atol=0.1)
 
 
 def test_grouped_heads_share_keys_and_values(key):
     config = model_config("modern", "tiny", vocab=64, heads=4, kv_heads=2)
-    params = make_model(config).init(key)
+    model = make_model(config)
+    params = jax.eval_shape(model.init, key)
     attention = params["blocks"]["attention"]
     assert attention["query"]["w"].shape == (2, 32, 4, 16)
     assert attention["key"]["w"].shape == (2, 32, 2, 16)
     tokens = jnp.zeros((1, 8), jnp.int32)
-    assert make_model(config).logits(params, tokens).shape == (1, 8, 64)
+    assert jax.eval_shape(model.logits, params, tokens).shape == (1, 8, 64)
 
 
 def test_swiglu_has_three_matrices(key):
-    params = make_model(tiny_model(activation="swiglu")).init(key)
+    init = make_model(tiny_model(activation="swiglu")).init
+    params = jax.eval_shape(init, key)
     assert set(params["blocks"]["mlp"]) == {"up", "gate", "down"}

@@ -7,10 +7,9 @@ tfds:NAME[/CONFIG][:SPLIT]    TensorFlow Datasets; see `uets_jax.data.tfds`
 """
 
 from collections.abc import Iterator
-from typing import Literal
 
 from uets_jax.data.builtin import read_builtin
-from uets_jax.data.faults import Faults
+from uets_jax.data.faults import Faults, OnError
 from uets_jax.data.files import read_files
 from uets_jax.data.jsonl import read_jsonl
 from uets_jax.data.tfds import read_tfds
@@ -22,9 +21,9 @@ READERS = {"files": read_files, "jsonl": read_jsonl, "tfds": read_tfds}
 class Reader:
     """Documents of a source; every iteration reads it again from the start."""
 
-    def __init__(self, spec: str, on_error: Literal["error", "skip"]) -> None:
+    def __init__(self, spec: str, on_error: OnError) -> None:
         self.spec = spec
-        self._on_error: Literal["error", "skip"] = on_error
+        self._on_error: OnError = on_error
         self._faults = Faults(on_error)
         _check(spec)
 
@@ -49,7 +48,7 @@ class Reader:
             )
 
 
-def documents(spec: str, on_error: Literal["error", "skip"] = "error") -> Reader:
+def documents(spec: str, on_error: OnError = "error") -> Reader:
     """The documents of a source spec.
 
     Raises:

@@ -4,6 +4,8 @@ from typing import Literal
 
 from uets_jax.errors import UserError
 
+OnError = Literal["error", "skip"]
+
 
 class BadDocument(Exception):
     """Why a document, a line or a whole file can't be used.
@@ -22,7 +24,7 @@ class BadDocument(Exception):
 class Faults:
     """The policy: `error` stops at the first bad document, `skip` counts them."""
 
-    def __init__(self, on_error: Literal["error", "skip"]) -> None:
+    def __init__(self, on_error: OnError) -> None:
         self.on_error = on_error
         self.counts: dict[str, int] = {}
 

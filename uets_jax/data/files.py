@@ -7,11 +7,11 @@ import codecs
 import contextlib
 import glob
 import gzip
+import io
 import lzma
 import os
 import zlib
 from collections.abc import Iterator
-from typing import IO
 
 from uets_jax.data.faults import BadDocument, Faults, usable
 from uets_jax.errors import UserError
@@ -61,7 +61,7 @@ def matching(pattern: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def open_bytes(path: str) -> Iterator[IO[bytes]]:
+def open_bytes(path: str) -> Iterator[io.BufferedIOBase]:
     """The unpacked bytes of a plain, .gz or .xz file, without a byte order mark.
 
     Raises:
@@ -89,7 +89,7 @@ def open_bytes(path: str) -> Iterator[IO[bytes]]:
         raise BadDocument("unreadable", f"can't be read ({error.strerror})") from None
 
 
-def sections(stream: IO[bytes], size: int = SECTION) -> Iterator[bytes]:
+def sections(stream: io.BufferedIOBase, size: int = SECTION) -> Iterator[bytes]:
     """Cuts a stream into parts of at most `size` bytes that join to the whole.
 
     A part ends after a blank line, else after a line, else between characters.
@@ -114,7 +114,9 @@ def _boundary(data: bytes, size: int) -> int:
     return next(inside, size)
 
 
-def lines(stream: IO[bytes], cap: int = LINE) -> Iterator[tuple[int, bytes | None]]:
+def lines(
+    stream: io.BufferedIOBase, cap: int = LINE
+) -> Iterator[tuple[int, bytes | None]]:
     """Line numbers from 1 and lines; None for one longer than `cap` bytes."""
     number = 0
     while line := stream.readline(cap + 1):

@@ -62,7 +62,8 @@ def fresh_file(path: Path) -> Iterator[IO[str]]:
                 yield stream
             temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _beside(path: Path) -> Path:

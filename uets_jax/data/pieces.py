@@ -1,10 +1,12 @@
 """Cuts text so that no encoder ever sees a long run of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from uets_jax.errors import UserError
 
 PIECE = 64 * 1024  # characters
+GROUP = 1024 * 1024  # characters
 
 
 def utf8(text: str) -> bytes:
@@ -39,6 +41,21 @@ def pieces(text: str, size: int = PIECE) -> Iterator[str]:
         start = cut or stop
     if start < len(text):
         yield text[start:]
+
+
+def groups(
+    items: Iterable[Any], size: int = GROUP, weigh: Callable[[Any], int] = len
+) -> Iterator[list[Any]]:
+    """Consecutive items, by the list, which is full when it weighs `size`."""
+    group, length = [], 0
+    for item in items:
+        group.append(item)
+        length += weigh(item)
+        if length >= size:
+            yield group
+            group, length = [], 0
+    if group:
+        yield group
 
 
 def _before_space(text: str, start: int, stop: int) -> int:

@@ -35,7 +35,7 @@ class TokenStore:
       tokens, documents, bytes (of the UTF-8 text) and sha256.
     """
 
-    directory: Path
+    directory: str
     tokenizer: Tokenizer
     meta: dict[str, Any]
 
@@ -48,7 +48,7 @@ class TokenStore:
         if split not in SPLITS:
             raise UserError(f"split {split!r}: {nearest(split, SPLITS)}")
         dtype = np.dtype(self.meta["dtype"]).newbyteorder("<")
-        return np.memmap(self.directory / f"{split}.bin", dtype, "r")
+        return np.memmap(f"{self.directory}/{split}.bin", dtype, "r")
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -119,7 +119,7 @@ def open_store(directory: str | os.PathLike[str]) -> TokenStore:
     tokenizer = from_json(_read(path), str(path))
     if tokenizer.hash != meta["tokenizer_sha256"]:
         raise UserError(f"{path}: not the tokenizer of this store; write it again")
-    return TokenStore(directory, tokenizer, meta)
+    return TokenStore(str(directory), tokenizer, meta)
 
 
 def verify(store: TokenStore) -> None:
@@ -129,7 +129,7 @@ def verify(store: TokenStore) -> None:
       UserError: naming the damaged file.
     """
     for split in SPLITS:
-        with open(store.directory / f"{split}.bin", "rb") as stream:
+        with open(f"{store.directory}/{split}.bin", "rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != store.meta["splits"][split]["sha256"]:
             raise UserError(
@@ -139,18 +139,21 @@ def verify(store: TokenStore) -> None:
 
 def _meta(directory: Path) -> dict[str, Any]:
     path = directory / "meta.json"
+    text = _read(path)
     try:
-        meta = json.loads(_read(path))
-        version = meta["version"] if meta["format"] == FORMAT else None
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        version = None
-    if version is None:
+        meta = json.loads(text)
+        known = meta["format"] == FORMAT and meta["dtype"] in ("uint16", "uint32")
+        known &= {"version", "tokenizer_sha256"} <= set(meta)
+        for split in SPLITS:
+            known &= int(meta["splits"][split]["tokens"]) > 0
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
         raise UserError(f"{path}: not of a token store; see `uets tokenize`")
-    if version != VERSION:
+    if meta["version"] != VERSION:
         raise UserError(
-            f"{path}: format {version}, this program reads {VERSION}; write it again"
+            f"{path}: format {meta['version']}, this program reads {VERSION}; write it "
+            "again"
         )
     return meta
 

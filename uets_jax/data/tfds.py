@@ -87,5 +87,5 @@ def _source(builder: Any, name: str, split: str) -> Any:
             f"and {_how(name)}"
         ) from None
     except ValueError:
-        known = ", ".join(builder.info.splits)
+        known = ", ".join(sorted(builder.info.splits))
         raise UserError(f"tfds:{name} has no split {split!r}; give {known}") from None

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -82,8 +83,9 @@ class Windows:
 
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Sorts raw random bits: unlike `Generator.permutation`, these never change."""
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64))
-    return np.random.Generator(bits).permutation(count)
+    return np.argsort(bits.random_raw(count), kind="stable")
 
 
 def window_count(tokens: int, length: int) -> int:
@@ -99,9 +101,9 @@ def cut(tokens: np.ndarray, eot: int, length: int, ids: np.ndarray) -> Batch:
         row[: len(part)] = part
     inputs = np.where(rows == IGNORED, eot, rows)[:, :-1]
     starts = np.cumsum(inputs == eot, axis=1, dtype=np.int32)
-    return Batch(
-        inputs, rows[:, 1:].copy(), ids.astype(np.int32), starts - starts[:, :1]
-    )
+    targets = np.ascontiguousarray(rows[:, 1:])
+    fields: Any = (inputs, targets, ids.astype(np.int32), starts - starts[:, :1])
+    return Batch(*fields)
 
 
 def stream(windows: Windows, start: int, stop: int) -> Iterator[Batch]:

@@ -19,6 +19,7 @@ from uets_jax.data.bpe import train_bpe
 from uets_jax.data.corpus import Reader, documents
 from uets_jax.data.folders import fresh_file
 from uets_jax.data.loading import load, resolve
+from uets_jax.data.pieces import groups
 from uets_jax.data.split import Digest, Survey, document_hash, survey, threshold
 from uets_jax.data.tokenizer import Tokenizer
 from uets_jax.errors import UserError
@@ -98,7 +99,9 @@ def write(directory: Path, plan: Plan, tokenizer: Tokenizer) -> None:
         for name in ("train", "valid")
     }
     try:
-        for group in _groups(_sides(plan, progress=True)):
+        for group in groups(
+            _sides(plan, progress=True), BATCH, lambda item: len(item[1])
+        ):
             codes = tokenizer.encode_batch([text for _, text in group])
             for (side, text), ids in zip(group, codes, strict=True):
                 bins[side].add(text, ids)
@@ -106,9 +109,18 @@ def write(directory: Path, plan: Plan, tokenizer: Tokenizer) -> None:
         for one in bins.values():
             one.stream.close()
     meta = {
+        **_provenance(plan, tokenizer),
+        "dtype": "uint32" if wide else "uint16",
+        "splits": {name: one.summary() for name, one in bins.items()},
+    }
+    (directory / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
+    (directory / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", "utf-8")
+
+
+def _provenance(plan: Plan, tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "version": VERSION,
-        "dtype": "uint32" if wide else "uint16",
         "source": plan.data.source,
         "source_sha256": plan.surveys[0].sha256,
         "valid_source": plan.data.valid_source,
@@ -117,13 +129,7 @@ def write(directory: Path, plan: Plan, tokenizer: Tokenizer) -> None:
         "tokenizer": plan.data.tokenizer,
         "tokenizer_sha256": tokenizer.hash,
         "skipped": plan.skipped,
-        "splits": {name: one.summary() for name, one in bins.items()},
     }
-    for name, text in (
-        ("tokenizer.json", tokenizer.to_json()),
-        ("meta.json", json.dumps(meta, indent=2) + "\n"),
-    ):
-        (directory / name).write_text(text, "utf-8")
 
 
 class _Bin:
@@ -155,10 +161,8 @@ def _readers(data: DataConfig) -> list[Reader]:
 
 def _sides(plan: Plan, progress: bool = False) -> Iterator[tuple[str, str]]:
     """(split, text) of every document, in order; checks that nothing has changed."""
-    sides = ("train", "valid")
-    for side, found, reader in zip(
-        sides, plan.surveys, _readers(plan.data), strict=False
-    ):
+    sides = zip(("train", "valid"), plan.surveys, _readers(plan.data), strict=False)
+    for side, found, reader in sides:
         digest = Digest()
         for text in _shown(reader, len(found.hashes)) if progress else reader:
             held = digest.add(text.encode()) <= plan.cut
@@ -173,21 +177,7 @@ def _shown(texts: Iterable[str], total: int) -> Iterable[str]:
         from tqdm import tqdm
     except ImportError:
         return texts
-    return tqdm(
-        texts, "tokenizing", total, unit=" documents", disable=None, leave=False
-    )
-
-
-def _groups(sides: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    group, size = [], 0
-    for item in sides:
-        group.append(item)
-        size += len(item[1])
-        if size >= BATCH:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+    return tqdm(texts, "tokenizing", total, leave=False, unit=" texts", disable=None)
 
 
 def _sample(plan: Plan) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Validation loss, perplexity and bits per UTF-8 byte; the unigram model beside them."""
+"""Validation loss, perplexity, bits per UTF-8 byte; the unigram model beside them."""
 
 import functools
 import math
@@ -24,7 +24,7 @@ def compile_losses(program: Program):
 
 def perplexity(
     program: Program, params: Params, batches: Iterable[Batch], put=lambda batch: batch
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """`valid_loss` in nats per token and `perplexity`, with `valid_tokens` and
     `valid_nats` (the sum) beside them.
 
@@ -60,9 +60,7 @@ def bits_per_byte(nats: float, size: int) -> float:
     return nats / math.log(2) / max(size, 1)
 
 
-def unigram_nats(
-    tokens: np.ndarray, batches: Iterable[Batch], vocab: int
-) -> float:
+def unigram_nats(tokens: np.ndarray, batches: Iterable[Batch], vocab: int) -> float:
     """What a unigram model of `tokens` (add-one smoothed) spends on the targets."""
     counts = np.ones(vocab)
     for start in range(0, len(tokens), 1 << 22):
@@ -73,5 +71,3 @@ def unigram_nats(
         targets = np.asarray(batch.targets)
         total += float(cost[targets[targets != IGNORED]].sum())
     return total
-
-

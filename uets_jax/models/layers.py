@@ -107,7 +107,10 @@ class Attention(nn.Module):
 
         q, keys, v = heads("query", h), heads("key", g), heads("value", g)
         if c.qk_norm:
-            q, keys = Norm("rms", name="query_norm")(q), Norm("rms", name="key_norm")(keys)
+            q, keys = (
+                Norm("rms", name="query_norm")(q),
+                Norm("rms", name="key_norm")(keys),
+            )
         if c.position == "rope":
             q, keys = rotate(q), rotate(keys)
         if first_values is not None:

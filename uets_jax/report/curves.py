@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from uets_jax.report.axis import Axis
 from uets_jax.report.markup import escape, note
 from uets_jax.report.run import Run, pairs
 from uets_jax.report.scale import Point, smooth
-from uets_jax.report.svg import COLORS, Axis, Series, chart
+from uets_jax.report.svg import COLORS, Series, chart
 
 LOSS = "loss (nats per token)"
 COSTS = (
@@ -13,6 +14,7 @@ COSTS = (
     ("flops", Axis("training FLOPs", zero=True)),
     ("seconds", Axis("training time", "time", zero=True)),
 )
+STEPS = (("learning_rate", "learning rate"), ("grad_norm", "gradient norm"))
 WIDE, NARROW, HALF = (912, 400), (400, 330), (440, 300)
 LABEL = 22  # longest direct label, characters
 
@@ -28,10 +30,7 @@ def loss_charts(runs: Sequence[Run]) -> str:
 def step_charts(runs: Sequence[Run]) -> str:
     """Learning rate and gradient norm against steps, where they were recorded."""
     found = []
-    for key, name in (
-        ("learning_rate", "learning rate"),
-        ("grad_norm", "gradient norm"),
-    ):
+    for key, name in STEPS:
         curves = _step_series(runs, key)
         values = [y for s in curves for _, y in s.points]
         if not values:
@@ -40,9 +39,8 @@ def step_charts(runs: Sequence[Run]) -> str:
         wild = key == "grad_norm" and min(values) > 0 and max(values) > 20 * min(values)
         x, y = Axis("step", zero=True), Axis("", log=wild, pad=0.04, zero=not wild)
         svg = chart(curves, x, y, f"{name} against steps", HALF, _detail(runs))
-        found.append(
-            f"<figure><figcaption>{name.capitalize()}</figcaption>{svg}</figure>"
-        )
+        caption = f"<figcaption>{name.capitalize()}</figcaption>"
+        found.append(f"<figure>{caption}{svg}</figure>")
     return f'<div class="pair">{"".join(found)}</div>'
 
 

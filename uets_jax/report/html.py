@@ -1,5 +1,6 @@
 """The report of one or several runs: one HTML file that needs nothing else."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,13 +27,15 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
         written.
     """
     runs, out = load_runs(run_dirs), Path(out)
+    page = render(runs).encode()
     part = out.with_name(out.name + ".tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(render(runs).encode())
+        part.write_bytes(page)
         os.replace(part, out)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise UserError(f"{out}: {error.strerror}: can't write the report") from None
     return out
 
@@ -75,9 +78,8 @@ def sentence(runs: Sequence[Run]) -> str:
     known = [(v, r) for r in runs if (v := figure(r, "bits_per_byte")) is not None]
     if not known:
         steps = figure(runs[0], "steps")
-        return (
-            f"No validation result yet{f', after {steps:.0f} steps' if steps else ''}."
-        )
+        after = f", after {steps:.0f} steps" if steps else ""
+        return f"No validation result yet{after}."
     best, run = min(known, key=lambda pair: pair[0])
     who = "Reached" if len(runs) == 1 else f"Best: <em>{escape(run.name)}</em> with"
     plain = number(run.summary.get("unigram_bits_per_byte"))
@@ -121,7 +123,9 @@ def tiles(run: Run) -> str:
                 _tile(run, "flops", "FLOPs", units.si)
                 + _beside(figure(run, "flops"), "{:.3e}"),
                 _tile(run, "seconds", "time in all", units.duration)
-                + _beside(train and units.duration(train), "training {}"),
+                + _beside(
+                    None if train is None else units.duration(train), "training {}"
+                ),
                 _tile(run, "params", "parameters", units.si)
                 + _beside(figure(run, "params"), "{:,.0f}"),
             )
@@ -151,10 +155,9 @@ def samples(runs: Sequence[Run]) -> str:
     """Generated texts, the prompt set off from what the model wrote."""
     pieces = []
     for run in runs:
-        found = run.summary.get("samples")
-        found = (
-            [s for s in found if isinstance(s, dict)] if isinstance(found, list) else []
-        )
+        kept = run.summary.get("samples")
+        found = kept if isinstance(kept, list) else []
+        found = [s for s in found if isinstance(s, dict)]
         if not found:
             pieces.append(note(f"No text of {run.name} was kept."))
         elif len(runs) > 1:
@@ -165,7 +168,7 @@ def samples(runs: Sequence[Run]) -> str:
 
 def _sample(sample: dict[str, Any]) -> str:
     prompt, text = (str(sample.get(key) or "") for key in ("prompt", "text"))
-    text = text.removeprefix(prompt)
+    text = text.rstrip()
     more = "…" if len(text) > MOST_TEXT else ""
     begun = f"<b>{escape(prompt)}</b>" if prompt else ""
     return f'<pre class="sample">{begun}{escape(text[:MOST_TEXT])}{more}</pre>'

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from uets_jax.errors import UserError
-from uets_jax.report.progress import Progress
-
-__all__ = ["MetricsWriter", "Progress", "cut_back", "read_metrics"]
 
 FLUSH_SECONDS = 5.0
 

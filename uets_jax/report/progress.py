@@ -5,11 +5,22 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, Protocol, runtime_checkable
 
 from uets_jax.report.units import clock, si
 
 WINDOW = 100  # updates over which the speed is measured
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """What stderr can do."""
+
+    def write(self, text: str, /) -> Any:
+        """Takes text."""
+
+    def flush(self) -> Any:
+        """Passes it on."""
 
 
 class Progress:
@@ -32,7 +43,7 @@ class Progress:
         total: int,
         initial: int = 0,
         log_every: int = 20,
-        stream: TextIO | None = None,
+        stream: Stream | None = None,
         now: Callable[[], float] = time.monotonic,
     ):
         self.total, self.log_every = total, max(1, log_every)
@@ -116,7 +127,7 @@ class Progress:
 
     def _on_terminal(self) -> bool:
         try:
-            return bool(self._stream.isatty())
+            return bool(getattr(self._stream, "isatty", bool)())
         except (AttributeError, OSError, ValueError):
             return False
 

@@ -1,7 +1,6 @@
 """A run directory as the report sees it: whatever is there, and what is missing."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,6 @@ from uets_jax.errors import UserError
 from uets_jax.report.metrics import read_metrics
 
 Record = dict[str, Any]
-FINISHED = ("completed", "complete", "done", "finished", "ok", "success")
 
 
 class Run(NamedTuple):
@@ -89,10 +87,8 @@ def _object(path: Path, otherwise: str, notes: list[str]) -> Record:
 
 
 def _status(summary: Record) -> list[str]:
-    status = summary.get("status")
-    if not status or str(status).lower() in FINISHED:
-        return []
-    return [f"Status of the run: {status}."]
+    status = summary.get("status") or "completed"
+    return [] if status == "completed" else [f"Status of the run: {status}."]
 
 
 def _nonfinite(records: list[Record]) -> list[str]:
@@ -112,26 +108,29 @@ def _listed(value: Any) -> list[Any]:
 
 
 def number(value: Any) -> float | None:
-    """`value` where it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        value = float(value)
-    except OverflowError:
-        return None
-    return value if math.isfinite(value) else None
+    """`value` where it is a number that can be drawn, else None.
+
+    Beyond 1e100 a loss is as good as infinite, below 1e-100 it is 0.
+    """
+    return _numbers([value])[0]
+
+
+def _numbers(values: Sequence[Any]) -> list[float | None]:
+    kept = (v if type(v) in (int, float) and abs(v) < 1e100 else None for v in values)
+    return [v if v is None else float(v) if abs(v) > 1e-100 else 0.0 for v in kept]
 
 
 def pairs(run: Run, x: str, y: str) -> list[tuple[float, float]]:
-    """(x, y) of every record that has both as finite numbers."""
-    both = ((number(r.get(x)), number(r.get(y))) for r in run.records)
+    """(x, y) of every record that has both as numbers."""
+    xs, ys = (_numbers([r.get(key) for r in run.records]) for key in (x, y))
+    both = zip(xs, ys, strict=True)
     return [(a, b) for a, b in both if a is not None and b is not None]
 
 
 def last(run: Run, key: str) -> float | None:
     """The last finite value of `key` in the metrics."""
-    values = (number(r.get(key)) for r in reversed(run.records))
-    return next((v for v in values if v is not None), None)
+    values = _numbers([r.get(key) for r in run.records])
+    return next((v for v in reversed(values) if v is not None), None)
 
 
 def parts(run: Run, key: str) -> dict[str, float]:

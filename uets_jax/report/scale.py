@@ -29,12 +29,19 @@ class Scale(NamedTuple):
     end: float
     log: bool = False
 
-    def __call__(self, value: float) -> float:
-        """The pixel of `value`."""
-        low, high = self.low, self.high
+    def pixels(self, values: Sequence[float]) -> list[float]:
+        """The pixel of each value."""
         if self.log:
-            low, high, value = math.log(low), math.log(high), math.log(value)
-        return self.start + (value - low) / (high - low) * (self.end - self.start)
+            low, high = math.log(self.low), math.log(self.high)
+            values = [math.log(v) for v in values]
+        else:
+            low, high = self.low, self.high
+        slope = (self.end - self.start) / (high - low)
+        return [self.start + (v - low) * slope for v in values]
+
+    def __call__(self, value: float) -> float:
+        """The pixel of one value."""
+        return self.pixels([value])[0]
 
 
 def extent(values: Sequence[float], log: bool, pad: float = 0.0) -> Point:
@@ -47,7 +54,7 @@ def extent(values: Sequence[float], log: bool, pad: float = 0.0) -> Point:
         return (1.0, 10.0) if log else (0.0, 1.0)
     low, high = min(values), max(values)
     if log:
-        more = max((high / low) ** pad, 1.0 + 1e-9)
+        more = math.exp(pad * (math.log(high) - math.log(low)))
         return (low / 2, high * 2) if low == high else (low / more, high * more)
     if high - low <= 1e-12 * max(abs(low), abs(high)):
         half = abs(low) / 10 or 1.0

@@ -4,22 +4,13 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from uets_jax.report import scale, units
+from uets_jax.report.axis import Axis, span, ticks
 from uets_jax.report.markup import escape
 from uets_jax.report.scale import Point, Scale
 
 COLORS = 8  # classes c0 .. c7 of the style sheet
-GLYPH, BOLD = 6.6, 7.6  # width in user units of a character in a tick, in a label
+GLYPH, BOLD = 6.6, 8.2  # width in user units of a character in a tick, in a label
 LINE = 15.0  # least distance between two direct labels
-
-
-class Axis(NamedTuple):
-    """What runs along an axis; `kind` decides how its ticks are written."""
-
-    name: str
-    kind: Literal["number", "time"] = "number"
-    log: bool = False
-    pad: float = 0.0
-    zero: bool = False  # a linear axis starts at 0
 
 
 class Series(NamedTuple):
@@ -52,10 +43,10 @@ def chart(
     width, height = map(float, size)
     series = [s._replace(points=_drawable(s.points, x, y)) for s in series]
     points = [p for s in series for p in s.points]
-    x_low, x_high = _range([p[0] for p in points], x)
-    y_low, y_high = _range([p[1] for p in points], y)
-    x_name, x_ticks = _ticks(x, x_low, x_high)
-    y_name, y_ticks = _ticks(y, y_low, y_high)
+    x_low, x_high = span([p[0] for p in points], x)
+    y_low, y_high = span([p[1] for p in points], y)
+    x_name, x_ticks = ticks(x, x_low, x_high)
+    y_name, y_ticks = ticks(y, y_low, y_high)
     left = 14 + GLYPH * max(len(text) for _, text in y_ticks)
     labels = max((len(s.label) for s in series if s.points), default=0)
     right = width - (14 + BOLD * labels if labels else 16)
@@ -79,44 +70,6 @@ def chart(
 
 def _drawable(points: Sequence[Point], x: Axis, y: Axis) -> list[Point]:
     return [p for p in points if (p[0] > 0 or not x.log) and (p[1] > 0 or not y.log)]
-
-
-def _range(values: Sequence[float], axis: Axis) -> Point:
-    zero = [0.0] if axis.zero and not axis.log and values else []
-    return scale.extent([*zero, *values], axis.log, axis.pad)
-
-
-def _ticks(axis: Axis, low: float, high: float) -> tuple[str, list[tuple[float, str]]]:
-    """The axis's name, with its unit, and its ticks with their texts."""
-    if axis.kind == "time" and axis.log:
-        values = scale.log_time_ticks(low, high)
-        texts = [" ".join([f"{v / s:.6g}", unit]) for v, (unit, s) in _units(values)]
-        return axis.name, list(zip(values, texts, strict=True))
-    name, unit = axis.name, 1.0
-    if axis.kind == "time":
-        suffix, unit = units.time_unit(high)
-        name = f"{name} ({suffix})"
-    pick = scale.log_ticks if axis.log else scale.linear_ticks
-    values = pick(low / unit, high / unit)
-    return name, [
-        (v * unit, t) for v, t in zip(values, _texts(values, axis.log), strict=True)
-    ]
-
-
-def _units(values: Sequence[float]) -> list[tuple[float, tuple[str, float]]]:
-    """Each time with the largest unit that isn't larger than it."""
-    known = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
-    return [(v, next((u for u in known if v >= u[1]), known[-1])) for v in values]
-
-
-def _texts(values: Sequence[float], log: bool) -> list[str]:
-    """Tick texts that differ; plain numbers on a linear axis get equal decimals."""
-    tries = ([units.si(v, digits) for v in values] for digits in (6, 9, 12, 17))
-    texts = next((t for t in tries if len(set(t)) == len(t)), [str(v) for v in values])
-    if log or not all(t.lstrip("-").replace(".", "", 1).isdigit() for t in texts):
-        return texts
-    places = max(len(t.partition(".")[2]) for t in texts)
-    return [f"{v:.{places}f}" if v else "0" for v in values]
 
 
 def _grid(
@@ -159,9 +112,10 @@ def _curve(
     series: Series, across: Scale, down: Scale, x: Axis, y: Axis, detail: float
 ) -> str:
     """The path of one series, and its marks with their values on hovering."""
-    place = lambda p: (across(p[0]), down(p[1]))
     width = {"faint": 2.0, "line": 3.0, "marks": 16.0}[series.style] / detail
-    pixels = [place(p) for p in series.points]
+    columns = across.pixels([p[0] for p in series.points])
+    heights = down.pixels([p[1] for p in series.points])
+    pixels = list(zip(columns, heights, strict=True))
     path = "M" + " ".join(f"{a:.1f} {b:.1f}" for a, b in scale.thin(pixels, width))
     if len(series.points) == 1:
         path += "h0.01"  # a round cap shows a single point

@@ -25,7 +25,27 @@ def comparison(runs: Sequence[Run]) -> str:
         for key, _, form in COLUMNS:
             cells.append(_with_ratio(figure(run, key), figure(runs[0], key), form, i))
         rows.append(cells)
-    return table(["run", *(name for _, name, _ in COLUMNS)], rows, "figures")
+    shown = table(["run", *(name for _, name, _ in COLUMNS)], rows, "figures")
+    return shown + "".join(note(sentence) for sentence in _doubts(runs))
+
+
+def _doubts(runs: Sequence[Run]) -> list[str]:
+    """Why some of the figures may not be compared."""
+    data = {str(r.summary.get("corpus_sha256")) for r in runs} - {"None"}
+    settings = [r.config.get("data") for r in runs]
+    tokenizers = {str(d.get("tokenizer")) for d in settings if isinstance(d, dict)}
+    said = []
+    if len(data) > 1:
+        said.append(
+            "The corpora differ: bits per byte are comparable only if the "
+            "validation texts are the same."
+        )
+    if len(tokenizers) > 1:
+        said.append(
+            "The tokenizers differ: losses and perplexities per token are not "
+            "comparable, bits per byte are."
+        )
+    return said
 
 
 def reach(runs: Sequence[Run]) -> str:

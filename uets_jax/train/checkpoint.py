@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from uets_jax.errors import UserError
-from uets_jax.types import TrainState
 
 _TEMPORARY = ".tmp-"
 
@@ -27,9 +27,7 @@ class CorruptCheckpointError(RuntimeError):
     """A checkpoint's files are not those that were written."""
 
 
-def save(
-    root: Path, state: TrainState, record: dict[str, Any], keep: int = 2
-) -> Path:
+def save(root: Path, state: PyTree, record: dict[str, Any], keep: int = 2) -> Path:
     """Writes `root/<step>` from all processes, then drops all but the newest `keep`.
 
     Raises:
@@ -77,7 +75,7 @@ def sweep(root: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def load(path: Path, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+def load(path: Path, abstract: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """Reads the checkpoint at `path` into the shapes and shardings of `abstract`.
 
     Raises:

@@ -39,7 +39,8 @@ def open_run(run: Path) -> tuple[Session, TrainState, int]:
     Raises:
       UserError: if the folder holds no complete checkpoint.
     """
-    root, session = Path(run) / "checkpoints", open_session(read_config(run))
+    root = Path(run).absolute() / "checkpoints"
+    session = open_session(read_config(run))
     abstract = abstract_state(session.program, session.mesh)
     for step in reversed(checkpoint.steps(root)):
         try:
@@ -52,7 +53,7 @@ def open_run(run: Path) -> tuple[Session, TrainState, int]:
 
 def evaluate_run(
     run: Path, source: str = "", split: str = "valid", tokens: int = 0
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """Loss, perplexity and bits per byte of a run on its own or on another source.
 
     Args:
@@ -66,7 +67,10 @@ def evaluate_run(
     if source:
         tokenizer = Path(session.store.directory) / "tokenizer.json"
         data = dataclasses.replace(
-            session.config.data, source=source, valid_source="", tokenizer=str(tokenizer)
+            session.config.data,
+            source=source,
+            valid_source="",
+            tokenizer=str(tokenizer),
         )
         session = dataclasses.replace(session, store=prepare(data))
     return {"step": step, **validation(session, state, split, tokens)}

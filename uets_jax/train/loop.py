@@ -66,7 +66,7 @@ class Run:
     metrics: MetricsWriter
     progress: Progress
     pending: Pending | None = None
-    last_valid: dict[str, float] = dataclasses.field(default_factory=dict)
+    last_valid: dict[str, float | int] = dataclasses.field(default_factory=dict)
     last_loss: float = math.nan
     saved: int = -1
 
@@ -91,9 +91,9 @@ def train(
       NonFiniteLossError: if the loss stops being finite.
       StoppedError: after a signal, once the state is saved.
     """
-    out, ledger = Path(out), Ledger()
+    out, ledger = Path(out).absolute(), Ledger()
     if not resume and (out / "config.json").exists():
-        raise UserError(f"{out}: holds a run already; use --resume {out} or other --out")
+        raise UserError(f"{out}: holds a run; use --resume {out} or another --out")
     session = open_session(config, overrides)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(to_json(session.config), "utf-8")
@@ -170,8 +170,8 @@ def _restore(
 def _run_phase(run: Run, phase: Phase, interrupts: Interrupts) -> None:
     """Steps up to the end of the phase."""
     session, config = run.session, phase.config
-    step_fn, windows = compile_step(session.program, session.mesh), session.windows()
-    batches = stream(windows, run.step, phase.end)
+    step_fn = compile_step(session.program, session.mesh)
+    batches = stream(session.windows, run.step, phase.end)
     cost = step_flops(config)
     run.ledger.switch("data")
     category = "compile"
@@ -180,7 +180,7 @@ def _run_phase(run: Run, phase: Phase, interrupts: Interrupts) -> None:
         pool = put_batch(batch, session.mesh)
         run.state, metrics = step_fn(run.state, pool, None)
         run.ledger.switch("train")
-        run.chain = chain_ids(run.chain, windows.order(run.step))
+        run.chain = chain_ids(run.chain, session.windows.order(run.step))
         run.step += 1
         run.ledger.charge(cost)
         _read(run)
@@ -253,7 +253,7 @@ def _validate(run: Run) -> None:
 
 def validation(
     session: Session, state: TrainState, split: str, tokens: int
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """`valid_loss`, `perplexity`, `bits_per_byte` and counts on a split."""
     put = lambda batch: put_batch(batch, session.mesh, shared=True)
     batches = lambda: session.evaluation(split, tokens)
@@ -293,6 +293,6 @@ def _stop(run: Run, name: str) -> None:
         _save(run)
     run.metrics.write({"step": run.step, "event": "stopped", "detail": name})
     raise StoppedError(
-        f"{run.out}: stopped by {name} at step {run.step}, checkpoint saved; go on with "
-        f"--resume {run.out}"
+        f"{run.out}: stopped by {name} at step {run.step}, checkpoint saved; go on "
+        f"with --resume {run.out}"
     )

@@ -144,6 +144,6 @@ def check_rows(rows: int, mesh: Mesh, field: str) -> None:
     shards = math.lcm(row_shards(mesh), jax.process_count())
     if rows % shards:
         raise UserError(
-            f"{field}: {rows} rows can't be split over {shards} devices; use a multiple "
-            f"of {shards} or set --train.mesh.data"
+            f"{field}: {rows} rows can't be split over {shards} devices; "
+            f"use a multiple of {shards} or set --train.mesh.data"
         )

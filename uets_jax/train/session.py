@@ -25,21 +25,9 @@ class Session:
 
     config: ExperimentConfig
     store: TokenStore
+    windows: Windows
     program: Program
     mesh: Mesh
-
-    def windows(self) -> Windows:
-        """This process's share of the training batches, by step."""
-        c = self.config
-        return Windows(
-            tokens=self.store.tokens("train"),
-            eot=self.store.tokenizer.eot,
-            length=window_length(c),
-            batch=c.train.batch,
-            seed=c.train.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
 
     def evaluation(self, split: str = "valid", tokens: int = 0) -> Iterator[Batch]:
         """Consecutive windows of a split; at most `tokens` tokens, 0: all."""
@@ -73,7 +61,21 @@ def open_session(
     use_compilation_cache()
     store = prepare(config.data)
     config = resolve(config, store)
-    return Session(config, store, build(config, overrides), mesh)
+    windows = training_windows(config, store)
+    return Session(config, store, windows, build(config, overrides), mesh)
+
+
+def training_windows(config: ExperimentConfig, store: TokenStore) -> Windows:
+    """This process's share of the training batches, by step."""
+    return Windows(
+        tokens=store.tokens("train"),
+        eot=store.tokenizer.eot,
+        length=window_length(config),
+        batch=config.train.batch,
+        seed=config.train.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
 
 
 def resolve(config: ExperimentConfig, store: TokenStore) -> ExperimentConfig:
@@ -88,8 +90,8 @@ def resolve(config: ExperimentConfig, store: TokenStore) -> ExperimentConfig:
         return dataclasses.replace(config, model=model)
     if config.model.vocab < have:
         raise UserError(
-            f"model.vocab: {config.model.vocab} is smaller than the tokenizer's {have}; "
-            "use 0 or at least that"
+            f"model.vocab: {config.model.vocab} is smaller than the tokenizer's "
+            f"{have}; use 0 or at least that"
         )
     return config
 

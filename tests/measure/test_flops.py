@@ -1,0 +1,101 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from uets_jax.config import ExperimentConfig, OptimConfig, TrainConfig
+from uets_jax.measure.flops import (
+    block_matrices,
+    describe,
+    forward_flops,
+    optimizer_flops,
+    parameters,
+    step_flops,
+    train_flops,
+)
+from uets_jax.models.presets import PRESETS, model_config
+from uets_jax.models.transformer import make_model
+
+
+def dots(jaxpr, times=1):
+    """FLOPs of every matmul in a jaxpr; scans count as often as they run."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (contract, _), _ = eqn.params["dimension_numbers"]
+            inner = np.prod([eqn.invars[0].aval.shape[i] for i in contract])
+            total += 2 * times * int(inner) * eqn.outvars[0].aval.size
+        runs = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+        for inner in jaxprs_in_params(eqn.params):
+            total += dots(getattr(inner, "jaxpr", inner), times * runs)
+    return total
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("activation", ["relu2", "swiglu"])
+def test_closed_forms_equal_the_matmuls_of_the_program(preset, activation, batch, key):
+    config = model_config(
+        preset, "tiny", vocab=64, depth=3, heads=4, kv_heads=2, activation=activation
+    )
+    model, tokens = make_model(config), batch.tokens.size
+    params = jax.eval_shape(model.init, key)
+    forward = jax.make_jaxpr(lambda p: model.forward(p, batch)[0])(params)
+    assert dots(forward.jaxpr) == tokens * forward_flops(config, 32)
+    loss = lambda p: model.forward(p, batch)[0].sum()
+    both = jax.make_jaxpr(jax.grad(loss))(params)
+    assert dots(both.jaxpr) == pytest.approx(tokens * train_flops(config, 32), rel=0.03)
+    assert sum(x.size for x in jax.tree.leaves(params)) == parameters(config)
+
+
+def test_newton_schulz_is_counted(program, state):
+    config = ExperimentConfig(
+        model=model_config("modern", "tiny", vocab=64), optim=OptimConfig(name="muon")
+    )
+    expected = 0
+    for a, b in block_matrices(config.model):
+        n, k = sorted((a, b))
+        iteration = 2 * n * n * k + 2 * n * n * n + 2 * n * n * k
+        expected += 5 * iteration
+    assert optimizer_flops(config) == config.model.depth * expected
+    adamw = dataclasses.replace(config, optim=OptimConfig(name="adamw"))
+    assert optimizer_flops(adamw) == 0
+
+
+def test_newton_schulz_equals_the_matmuls_of_the_update(key):
+    from uets_jax.build import build
+
+    config = ExperimentConfig(
+        model=model_config("modern", "tiny", vocab=64), optim=OptimConfig(name="muon")
+    )
+    program = build(config)
+    params = jax.eval_shape(program.init, key)
+    state = jax.eval_shape(program.tx.init, params)
+    update = functools.partial(program.tx.update, learning_rate=jnp.float32(1))
+    jaxpr = jax.make_jaxpr(update)(params, state, params)
+    assert dots(jaxpr.jaxpr) == optimizer_flops(config)
+
+
+def test_remat_costs_another_pass_of_the_blocks():
+    plain = model_config("modern", "nano", vocab=4096)
+    again = dataclasses.replace(plain, remat=True)
+    head = 2 * plain.width * plain.vocab
+    extra = train_flops(again, 128) - train_flops(plain, 128)
+    assert extra == forward_flops(plain, 128) - head
+
+
+def test_a_run_costs_its_steps():
+    config = ExperimentConfig(
+        model=model_config("gpt2", "gpt2-small", vocab=50257),
+        optim=OptimConfig(name="adamw"),
+        train=TrainConfig(steps=10, batch=4),
+    )
+    found = describe(config)
+    assert found["tokens"] == 10 * 4 * 1024
+    assert found["flops"] == 10 * sum(step_flops(config).values())
+    # 6 N per token, and attention (Kaplan et al. 2020), within 2 %
+    rough = 6 * (found["params"] - 1024 * 768) + 12 * 12 * 1024 * 768
+    assert found["flops_per_token"] == pytest.approx(rough, rel=0.02)

@@ -1,0 +1,148 @@
+"""The laws of components and update rules: one table, every part in it."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from uets_jax.component import Component
+from uets_jax.config import MeshConfig, OptimConfig
+from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
+from uets_jax.models.presets import model_config
+from uets_jax.models.transformer import make_model
+from uets_jax.optim.rules import rule
+from uets_jax.train import checkpoint
+from uets_jax.train.mesh import make_mesh
+
+MODEL = make_model(model_config("modern", "tiny", vocab=64))
+
+
+def running_mean() -> Component:
+    """The smallest component with state: the mean of all calls so far."""
+
+    def apply(state, scores):
+        calls, total = state
+        after = (calls + 1, total + scores.mean())
+        return after[1] / after[0], after
+
+    zero = lambda params: (jnp.zeros((), jnp.int32), jnp.zeros(()))
+    return Component(init=zero, apply=apply)
+
+
+def of_rule(name: str) -> Component:
+    """An update rule as a component: (state, grads, params) -> (updates, state)."""
+    tx = rule(
+        OptimConfig(name=name),
+        functools.partial(map_axes, hidden_matrix),
+        functools.partial(map_axes, is_matrix),
+    )
+    return Component(
+        tx.init, lambda state, grads, params: tx.update(grads, state, params)
+    )
+
+
+def params(dtype=jnp.float32):
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), dtype), shapes)
+
+
+def gradients():
+    return params(), params()
+
+
+# name: (component, its inputs after the state)
+CASES = {
+    "running_mean": (running_mean, lambda: (jnp.linspace(0.0, 1.0, 8),)),
+    "adamw": (lambda: of_rule("adamw"), gradients),
+    "lion": (lambda: of_rule("lion"), gradients),
+    "muon": (lambda: of_rule("muon"), gradients),
+}
+
+
+def check_laws(part: Component, inputs: tuple) -> None:
+    """Stable state, jit equals plain, deterministic, also inside a scan."""
+    state = part.init(params())
+    out, after = part.apply(state, *inputs)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+    compiled = jax.jit(part.apply)
+    first, second = compiled(state, *inputs), compiled(state, *inputs)
+    chex.assert_trees_all_equal(first, second)
+    chex.assert_trees_all_close(first, (out, after), rtol=1e-4, atol=1e-5)
+    step = lambda s, _: (part.apply(s, *inputs)[1], None)
+    looped, _ = jax.lax.scan(step, state, length=2)
+    twice = compiled(compiled(state, *inputs)[1], *inputs)[1]
+    chex.assert_trees_all_close(looped, twice, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_laws(name):
+    make, inputs = CASES[name]
+    check_laws(make(), inputs())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_state_that_was_saved_and_restored_changes_nothing(name, tmp_path):
+    make, inputs = CASES[name]
+    part, given = make(), inputs()
+    state = jax.jit(part.apply)(part.init(params()), *given)[1]
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+    path = checkpoint.save(tmp_path, {"s": state}, {"step": 1})
+    restored, _ = checkpoint.load(path, {"s": jax.tree.map(like, state)})
+    run = jax.jit(part.apply)
+    chex.assert_trees_all_equal(run(restored["s"], *given), run(state, *given))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_state_keeps_its_sharding(name):
+    make, inputs = CASES[name]
+    part, mesh = make(), make_mesh(MeshConfig(data=8))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    state = jax.device_put(part.init(params()), everywhere)
+    given = jax.device_put(inputs(), everywhere)
+    _, after = jax.jit(part.apply)(state, *given)
+    kept = jax.tree.map(
+        lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), state, after
+    )
+    assert all(jax.tree.leaves(kept))
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon"])
+def test_a_rule_initialises_from_shapes_alone(name):
+    part = of_rule(name)
+    shapes = jax.eval_shape(part.init, params())
+    again = jax.eval_shape(part.init, jax.eval_shape(params))
+    chex.assert_trees_all_equal_shapes_and_dtypes(shapes, again)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon"])
+def test_a_rule_keeps_the_dtype_of_bfloat16_parameters(name):
+    part, low = of_rule(name), params(jnp.bfloat16)
+    updates, after = part.apply(part.init(low), low, low)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, low)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, part.init(low))
+    assert float(optax.tree.norm(updates)) > 0
+
+
+GOOD = running_mean()
+BAD = {
+    "widens its state": GOOD._replace(
+        apply=lambda s, x: (x.mean(), (s[0] + 1.0, s[1]))
+    ),
+    "grows its state": GOOD._replace(
+        apply=lambda s, x: (x.mean(), (s[0], jnp.stack([s[1], x.mean()])))
+    ),
+    "renames its state": GOOD._replace(apply=lambda s, x: (x.mean(), list(s))),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_the_laws_catch_a_component_that(fault):
+    with pytest.raises((AssertionError, TypeError, ValueError)):
+        check_laws(BAD[fault], (jnp.ones(4),))

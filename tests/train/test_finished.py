@@ -1,0 +1,54 @@
+import dataclasses
+
+import pytest
+
+from uets_jax.errors import UserError
+from uets_jax.train.finished import evaluate_run, generate_run, open_run, read_config
+from uets_jax.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def run(tiny, corpus, tmp_path_factory):
+    data = dataclasses.replace(tiny.data, source=f"files:{corpus}/*.txt")
+    model = dataclasses.replace(tiny.model, vocab=0)
+    steps = dataclasses.replace(tiny.train, steps=4, eval_tokens=0)
+    config = dataclasses.replace(tiny, data=data, model=model, train=steps)
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return train(config, out), out
+
+
+def test_evaluation_of_a_run_equals_what_it_reported(run):
+    result, out = run
+    found = evaluate_run(out)
+    assert found["step"] == 4
+    assert found["valid_loss"] == pytest.approx(result.summary["final_loss"], rel=1e-6)
+    assert found["bits_per_byte"] == pytest.approx(result.summary["bits_per_byte"])
+
+
+def test_another_source_is_read_with_the_runs_tokenizer(run, tmp_path):
+    (tmp_path / "a.txt").write_text("something quite different. " * 40)
+    (tmp_path / "b.txt").write_text("and another thing of the kind! " * 40)
+    found = evaluate_run(run[1], source=f"files:{tmp_path}/*.txt")
+    assert found["valid_tokens"] < 1500
+    assert found["valid_loss"] > run[0].summary["final_loss"]
+
+
+def test_generated_text_begins_with_the_prompt_and_is_seeded(run):
+    one, two = (generate_run(run[1], "the cat", tokens=8, seed=s) for s in (0, 0))
+    assert one == two
+    assert one.startswith("the cat")
+    assert open_run(run[1])[2] == 4
+
+
+def test_a_folder_without_a_run_is_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match=r"no run here.*config\.json"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text("{broken")
+    with pytest.raises(UserError, match=r"config\.json"):
+        read_config(tmp_path)
+
+
+def test_a_run_without_a_checkpoint_says_how_to_go_on(run, tmp_path):
+    (tmp_path / "config.json").write_text((run[1] / "config.json").read_text())
+    with pytest.raises(UserError, match=r"no complete checkpoint.*--resume"):
+        evaluate_run(tmp_path)

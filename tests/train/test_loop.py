@@ -1,0 +1,262 @@
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from uets_jax.data.windows import chain_ids
+from uets_jax.errors import NonFiniteLossError, StoppedError, UserError
+from uets_jax.report.metrics import read_metrics
+from uets_jax.train import loop
+from uets_jax.train.finished import open_run, read_config
+
+
+def with_(config, room, **changes):
+    part = dataclasses.replace(getattr(config, room), **changes)
+    return dataclasses.replace(config, **{room: part})
+
+
+@pytest.fixture(scope="module")
+def config(tiny, corpus):
+    """TINY on the small corpus, with the byte tokenizer's vocabulary."""
+    source = with_(tiny, "data", source=f"files:{corpus}/*.txt")
+    return with_(source, "model", vocab=0)
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    """A run of 8 steps that was never stopped: (result, folder)."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return loop.train(config, out), out
+
+
+def curve(out):
+    """Records less what a clock decides."""
+    kept = (
+        "step",
+        "loss",
+        "grad_norm",
+        "learning_rate",
+        "tokens",
+        "flops",
+        "valid_loss",
+    )
+    records = (r for r in read_metrics(out / "metrics.jsonl") if "event" not in r)
+    return [{k: r[k] for k in kept if k in r} for r in records]
+
+
+def identical(out, whole):
+    """The run in `out` ended bit-identical to the one that was never stopped."""
+    result, expected = whole
+    summary = json.loads((out / "summary.json").read_text())
+    for key in ("params_sha256", "data_sha256", "tokens", "flops", "final_loss"):
+        assert summary[key] == result.summary[key], key
+    assert curve(out) == curve(expected)
+
+
+def test_a_run_leaves_everything_that_is_promised(whole):
+    result, out = whole
+    names = {p.name for p in out.iterdir()}
+    assert names == {
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "report.html",
+        "checkpoints",
+    }
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(result.summary))
+    promised = (
+        "final_loss bits_per_byte perplexity tokens steps flops seconds joules "
+        "energy_source peak_memory_bytes params_sha256 data_sha256 versions commit "
+        "config_hash"
+    )
+    assert set(promised.split()) <= set(summary)
+    assert summary["steps"] == 8
+    assert summary["tokens"] == 8 * 8 * 32
+    assert summary["joules"] is None
+    assert summary["perplexity"] == pytest.approx(math.exp(summary["final_loss"]))
+    assert set(summary["flops"]) == {"train", "optimizer", "evaluation"}
+    assert read_config(out) == result.config
+
+
+def test_metrics_hold_every_step_and_validation(whole):
+    _, out = whole
+    records = curve(out)
+    train = [r for r in records if "loss" in r]
+    assert [r["step"] for r in train] == list(range(1, 9))
+    assert [r["step"] for r in records if "valid_loss" in r] == [4, 8]
+    assert train[0]["loss"] == pytest.approx(math.log(257), rel=0.01)
+    assert train[-1]["loss"] < train[0]["loss"] - 0.05
+    assert [r["tokens"] for r in train] == [256 * s for s in range(1, 9)]
+    flops = [r["flops"] for r in train]
+    assert flops == [flops[0] * s for s in range(1, 9)]
+
+
+def test_ids_are_chained_in_the_order_consumed(whole, config):
+    result, _ = whole
+    session = loop.open_session(config)
+    chain = ""
+    for step in range(8):
+        chain = chain_ids(chain, session.windows.order(step))
+    assert chain == result.summary["data_sha256"]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it, nothing is saved."""
+
+
+@pytest.mark.parametrize("last", [5, 7])
+def test_a_killed_run_resumes_bit_identical(last, whole, config, tmp_path, monkeypatch):
+    real, out = loop.compile_step, tmp_path / "run"
+
+    def dying(program, mesh):
+        step = real(program, mesh)
+
+        def once(state, pool, assets):
+            if int(state.step) == last:
+                raise Killed
+            return step(state, pool, assets)
+
+        return once
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "compile_step", dying)
+        with pytest.raises(Killed):
+            loop.train(config, out)
+    assert not (out / "summary.json").exists()
+    loop.train(config, out, resume=True)
+    identical(out, whole)
+    events = [r for r in read_metrics(out / "metrics.jsonl") if "event" in r]
+    assert events[-1]["detail"] == "resumed at step 4"
+
+
+def test_resume_without_a_checkpoint_starts_at_zero_and_says_so(
+    whole, config, tmp_path
+):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.json").write_text((whole[1] / "config.json").read_text())
+    (out / "metrics.jsonl").write_text('{"step": 1, "loss": 9.0}\n')
+    loop.train(config, out, resume=True)
+    identical(out, whole)
+    notes = [r["detail"] for r in read_metrics(out / "metrics.jsonl") if "event" in r]
+    assert notes == ["no complete checkpoint: starting at step 0"]
+
+
+def test_a_damaged_checkpoint_is_left_out_for_the_one_before(
+    whole, config, tmp_path, capsys
+):
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(whole[1], out)
+    (out / "checkpoints" / "00000008" / "record.json").write_text("{}")
+    loop.train(config, out, resume=True)
+    identical(out, whole)
+    assert "left out a damaged checkpoint" in capsys.readouterr().err
+
+
+def test_a_finished_run_resumes_to_itself(whole, config, tmp_path):
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(whole[1], out)
+    loop.train(config, out, resume=True)
+    identical(out, whole)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_the_step_it_came_in(name, whole, config, tmp_path, monkeypatch):
+    real, out = loop.chain_ids, tmp_path / "run"
+    steps = []
+
+    def chain(previous, ids):
+        steps.append(None)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.Signals[name])
+        return real(previous, ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "chain_ids", chain)
+        with pytest.raises(StoppedError, match=f"{name} at step 3"):
+            loop.train(config, out)
+    assert open_run(out)[2] == 3
+    loop.train(config, out, resume=True)
+    identical(out, whole)
+
+
+def test_a_loss_that_stops_being_finite_ends_the_run(config, tmp_path):
+    poison = optax.stateless(
+        lambda updates, params: jax.tree.map(lambda u: u * np.nan, updates)
+    )
+    with pytest.raises(NonFiniteLossError, match=r"step 2.*learning-rate"):
+        loop.train(config, tmp_path / "run", overrides={"tx": poison})
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert records[0]["loss"] > 0
+    assert records[1]["nonfinite"]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(whole, config):
+    with pytest.raises(UserError, match="holds a run"):
+        loop.train(config, whole[1])
+
+
+def test_other_data_is_refused_on_resume(whole, config, tmp_path, corpus):
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(whole[1], out)
+    other = with_(config, "data", source=f"files:{corpus}/[0-2]*.txt")
+    with pytest.raises(UserError, match="other data"):
+        loop.train(other, out, resume=True)
+
+
+def test_too_little_text_is_one_clear_line_and_leaves_no_run(config, tmp_path):
+    wide = with_(config, "train", batch=100_000)
+    with pytest.raises(UserError, match=r"fewer than train\.batch"):
+        loop.train(wide, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_each_phase_is_compiled_exactly_once(config, tmp_path):
+    from uets_jax.train.mesh import compile_step, make_mesh
+
+    session = loop.open_session(config)
+    step = compile_step(session.program, make_mesh(config.train.mesh))
+    before = step._cache_size()
+    loop.train(with_(config, "optim", learning_rate=1e-4), tmp_path / "a")
+    loop.train(with_(config, "train", seed=5, steps=6), tmp_path / "b")
+    assert step._cache_size() == max(before, 1)
+
+
+def test_a_real_process_stopped_by_sigterm_exits_75_and_resumes(
+    config, whole, tmp_path
+):
+    out = tmp_path / "run"
+    overrides = {
+        "data": {"source": config.data.source},
+        "train": {"steps": 20_000, "checkpoint_every": 0, "eval_every": 0},
+    }
+    command = [sys.executable, "-m", "uets_jax", "train", "--recipe", "tiny"]
+    command += ["--out", str(out), "--data.source", overrides["data"]["source"]]
+    for key, value in overrides["train"].items():
+        command += [f"--train.{key.replace('_', '-')}", str(value)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("step"):
+            break
+    process.send_signal(signal.SIGTERM)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, rest
+    assert "stopped by SIGTERM" in rest
+    assert "Traceback" not in rest
+    assert len(list((out / "checkpoints").iterdir())) == 1
