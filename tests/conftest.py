@@ -9,6 +9,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 CACHE = pathlib.Path(tempfile.gettempdir(), f"uets_jax_tests_{os.getuid()}")
 os.environ.setdefault("UETS_CACHE", str(CACHE))
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +32,10 @@ jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_compilation_cache_dir", os.environ["UETS_CACHE"] + "/xla")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# The machine may be busy: properties are checked without a stop-watch.
+hypothesis.settings.register_profile("calm", deadline=None)
+hypothesis.settings.load_profile("calm")
 
 VOCAB = 64
 TINY = ExperimentConfig(

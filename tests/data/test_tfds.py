@@ -1,5 +1,6 @@
 """A real data set, built from local text, without TensorFlow."""
 
+import dataclasses
 import json
 import sys
 
@@ -10,6 +11,7 @@ from uets_jax.config import DataConfig
 from uets_jax.data.corpus import documents
 from uets_jax.data.store import prepare
 from uets_jax.errors import UserError
+from uets_jax.train import loop
 
 TEXTS = [f"Beispiel {i} über\n" for i in range(40)]
 CONFIGS = {"first": ["text", "title"], "one": ["body"], "two": ["a", "b"]}
@@ -17,7 +19,8 @@ CONFIGS = {"first": ["text", "title"], "one": ["body"], "two": ["a", "b"]}
 
 def build(folder) -> None:
     """Three configs of one data set; the text features of each are in CONFIGS."""
-    tfds = pytest.importorskip("tensorflow_datasets")
+    import tensorflow_datasets as tfds
+
     text, number = tfds.features.Text(), tfds.features.Scalar(np.int64)
 
     class LocalText(tfds.core.GeneratorBasedBuilder):
@@ -70,6 +73,16 @@ def test_a_data_set_becomes_a_token_store_without_tensorflow(tmp_path):
     parts = np.split(tokens, np.flatnonzero(tokens == 256)[1:])
     assert sorted(map(store.tokenizer.decode, parts)) == sorted(TEXTS)
     assert "tensorflow" not in sys.modules
+
+
+def test_a_data_set_is_trained_on(tiny, tmp_path):
+    data = dataclasses.replace(tiny.data, source="tfds:local_text/first")
+    model = dataclasses.replace(tiny.model, vocab=0)
+    train = dataclasses.replace(tiny.train, steps=4, batch=2)
+    config = dataclasses.replace(tiny, data=data, model=model, train=train)
+    summary = loop.train(config, tmp_path / "run").summary
+    assert summary["steps"] == 4
+    assert summary["bits_per_byte"] < 8.1
 
 
 def test_splits_slices_and_other_names_of_the_text():

@@ -7,6 +7,7 @@ import pytest
 
 from uets_jax.config import ExperimentConfig, ModelConfig, to_dict, validate
 from uets_jax.errors import UserError
+from uets_jax.measure.flops import parameters
 from uets_jax.models.presets import PRESETS, from_dict, model_config, sizes
 
 DIMENSIONS = ["depth", "width", "heads", "kv_heads", "head_dim", "hidden", "context"]
@@ -135,3 +136,9 @@ def test_model_config_refuses_unknown_names_and_fields(key):
 def test_what_is_no_dict_is_refused(values):
     with pytest.raises(UserError, match="expected an object"):
         from_dict(values)
+
+
+@pytest.mark.parametrize(("size", "millions"), [("14M", 14), ("70M", 70)])
+def test_a_size_that_names_its_parameters_has_them(size, millions):
+    model = model_config("modern", size, vocab=50304)
+    assert parameters(model) == pytest.approx(millions * 1e6, rel=0.02)

@@ -1,10 +1,17 @@
 import dataclasses
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from uets_jax.errors import UserError
-from uets_jax.train.session import open_session
+from uets_jax.train.session import (
+    cache_folder,
+    open_session,
+    processor,
+    use_compilation_cache,
+)
 
 
 def config_on(tiny, corpus, **model):
@@ -38,3 +45,26 @@ def test_a_batch_that_devices_cannot_share_is_refused(tiny, corpus):
     config = dataclasses.replace(config_on(tiny, corpus, vocab=0), train=train)
     with pytest.raises(UserError, match="can't be split over 8 devices"):
         open_session(config)
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch):
+    monkeypatch.setenv("UETS_CACHE", "/somewhere")
+    assert cache_folder() == Path("/somewhere")
+    monkeypatch.delenv("UETS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/home/a/.cache")
+    assert cache_folder() == Path("/home/a/.cache/uets_jax")
+
+
+def test_a_compilation_cache_of_the_users_own_stays(monkeypatch):
+    own = jax.config.jax_compilation_cache_dir
+    assert own is not None  # set in conftest
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == own
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        monkeypatch.setenv("UETS_CACHE", "/somewhere")
+        use_compilation_cache()
+        expected = f"/somewhere/xla/{processor()}"
+        assert jax.config.jax_compilation_cache_dir == expected
+    finally:
+        jax.config.update("jax_compilation_cache_dir", own)

@@ -32,7 +32,7 @@ class EnergyMeter:
 
 def _open() -> tuple[Any, list[Any]]:
     try:
-        import pynvml
+        import pynvml  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None, []
     try:

@@ -1,5 +1,7 @@
 """The pieces of a block: norms, rotary positions, attention, MLP."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -76,7 +78,7 @@ class Project(nn.Module):
         return y
 
 
-def implementation(config: ModelConfig) -> str:
+def implementation(config: ModelConfig) -> Literal["xla", "cudnn"]:
     """cudnn where it can run: bfloat16 on an NVIDIA GPU without a document mask."""
     if config.attention != "auto":
         return config.attention

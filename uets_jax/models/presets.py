@@ -32,13 +32,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# name: (depth, width, heads, context); hidden is 4 x width, heads are width / head_dim
+# name: (depth, width, heads, context); hidden is 4 x width. 14M and 70M count the
+# parameters with an untied head and a vocabulary of 50,304.
 _SIZES: dict[str, tuple[int, int, int, int]] = {
     "tiny": (2, 32, 2, 32),
     "nano": (4, 128, 4, 128),
     "micro": (6, 256, 4, 256),
-    "14M": (6, 256, 4, 512),
-    "70M": (8, 512, 8, 1024),
+    "14M": (6, 128, 4, 1024),
+    "70M": (6, 512, 8, 1024),
     "gpt2-small": (12, 768, 12, 1024),
     "gpt2-medium": (24, 1024, 16, 1024),
     "gpt2-large": (36, 1280, 20, 1024),

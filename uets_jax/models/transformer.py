@@ -5,7 +5,7 @@ of the parameter tree stays the same whatever is grown.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -55,11 +55,12 @@ class Transformer(nn.Module):
         if c.value_residual:
             shape = (*tokens.shape, c.kv_heads, c.head_dim)
             first_values = jnp.zeros(shape, c.dtype)
+        axes: Any = (0, nn.broadcast)  # is_first per layer, segments for all
         blocks = nn.scan(
             nn.remat(Block, prevent_cse=False) if c.remat else Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast),
+            in_axes=axes,
             length=c.depth,
         )(c, name="blocks")
         is_first = (jnp.arange(c.depth) == 0).astype(jnp.float32)
@@ -136,12 +137,13 @@ def make_model(config: ModelConfig) -> Model:
         return module.init(key, tokens, tokens)["params"]
 
     def forward(params: Params, batch: Batch) -> tuple[Float[Array, "b l"], Stats]:
-        out = module.apply({"params": params}, batch.tokens, batch.segments)
+        out: Any = module.apply({"params": params}, batch.tokens, batch.segments)
         features, logits = out
         return reduce_logits(logits, batch.targets, features)
 
     def logits(params: Params, tokens: Int[Array, "b l"]) -> Logits:
         same = jnp.zeros_like(tokens)
-        return module.apply({"params": params}, tokens, same)[1]
+        out: Any = module.apply({"params": params}, tokens, same)
+        return out[1]
 
     return Model(init, forward, logits)

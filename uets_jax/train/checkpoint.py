@@ -42,7 +42,7 @@ def save(root: Path, state: PyTree, record: dict[str, Any], keep: int = 2) -> Pa
             sweep(root)
             temporary.mkdir(parents=True)
         _barrier("checkpoint-begin")
-        ocp.save(temporary / "state", state)
+        ocp.save(str(temporary / "state"), state)
         if jax.process_index() == 0:
             _write_json(temporary / "record.json", {**record, "tree": _shapes(state)})
             _write_json(temporary / "manifest.json", _checksums(temporary))
@@ -93,7 +93,7 @@ def load(path: Path, abstract: PyTree) -> tuple[PyTree, dict[str, Any]]:
                 f"{path}: {leaf} is {stored.get(leaf)} in the checkpoint but "
                 f"{wanted.get(leaf)} in the model; resume with the same config"
             )
-    return ocp.load(path / "state", abstract), record
+    return ocp.load(str(path / "state"), abstract), record
 
 
 def verify(path: Path) -> None:

@@ -58,8 +58,8 @@ def evaluate_run(
 
     Args:
       run: the run's folder.
-      source: a data source; empty: the run's own. Its text is encoded with the run's
-        tokenizer.
+      source: a data source; empty: the run's own. All of its text is read, encoded
+        with the run's tokenizer; a `tokens:` source must have that tokenizer already.
       split: train or valid.
       tokens: at most so many; 0: all.
     """
@@ -69,10 +69,13 @@ def evaluate_run(
         data = dataclasses.replace(
             session.config.data,
             source=source,
-            valid_source="",
+            valid_source=source,
             tokenizer=str(tokenizer),
         )
-        session = dataclasses.replace(session, store=prepare(data))
+        store = prepare(data)
+        if store.tokenizer.hash != session.store.tokenizer.hash:
+            raise UserError(f"--source {source}: encoded with another tokenizer")
+        session = dataclasses.replace(session, store=store)
     return {"step": step, **validation(session, state, split, tokens)}
 
 

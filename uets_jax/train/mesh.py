@@ -84,7 +84,7 @@ def state_shardings(abstract: TrainState, mesh: Mesh) -> TrainState:
 
 def abstract_state(program: Program, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the program's state; allocates nothing."""
-    scalar = jax.ShapeDtypeStruct((), np.float32)
+    scalar: Any = jax.ShapeDtypeStruct((), np.float32)
     shapes = jax.eval_shape(
         functools.partial(init_state, program),
         Hypers(scalar, scalar, scalar, scalar),

@@ -1,7 +1,9 @@
 """Everything that a run needs before its first step: data, program, mesh."""
 
 import dataclasses
+import hashlib
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,8 +104,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("UETS_CACHE", default))
 
 
+def processor() -> str:
+    """Names the instruction set: a program compiled for another one may crash."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    digest = hashlib.sha256(flags.encode()).hexdigest()[:12]
+    return f"{platform.machine()}-{digest}"
+
+
 def use_compilation_cache() -> None:
     """Keeps compiled programs between processes, unless the user has set a place."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+        folder = cache_folder() / "xla" / processor()
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

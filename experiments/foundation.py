@@ -1,0 +1,230 @@
+"""What the house itself costs and gives: `python -m experiments.foundation --help`.
+
+loop_overhead: `train` against a bare jitted step of the same model, same process.
+wikitext2:     `modern` with Muon and `gpt2` with AdamW at equal tokens, one report.
+gpu:           gpt2-small in bfloat16 for a few hundred steps: model FLOPs utilisation.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.records import write_record
+from uets_jax.config import ExperimentConfig, to_dict
+from uets_jax.errors import EXIT_BAD_INPUT, EXIT_OK, UserError
+from uets_jax.measure.flops import step_flops
+from uets_jax.models.presets import from_dict
+from uets_jax.report.html import write_report
+from uets_jax.report.metrics import read_metrics
+from uets_jax.train.loop import train
+from uets_jax.train.mesh import compile_step, put_batch
+from uets_jax.train.session import Session, open_session
+
+Rows = list[dict[str, Any]]
+QUIET = {"eval_every": 0, "checkpoint_every": 0, "samples": 0, "log_every": 1 << 20}
+SKIPPED = 3  # first steps of a timing, not counted
+H100_BF16 = 989e12  # dense, FLOP/s; NVIDIA H100 SXM data sheet
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    out: Path
+    runs: Path
+    data_dir: Path
+    steps: int
+    rounds: int
+    source: str
+    batch: int
+
+
+def bare_seconds(session: Session, steps: int) -> float:
+    """Seconds per step of the jitted step alone, on batches already on the device."""
+    step, state = compile_step(session.program, session.mesh), session.initial_state()
+    pools = [put_batch(session.windows[i], session.mesh) for i in range(4)]
+    for i in range(SKIPPED):
+        state, metrics = step(state, pools[i % 4], None)
+    jax.block_until_ready((state, metrics))
+    start = time.perf_counter()
+    for i in range(steps - SKIPPED):
+        state, metrics = step(state, pools[i % 4], None)
+    jax.block_until_ready((state, metrics))
+    return (time.perf_counter() - start) / (steps - SKIPPED)
+
+
+def loop_seconds(config: ExperimentConfig) -> float:
+    """Seconds per step of `train`: data, dispatch, metrics of every step on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, Path(folder) / "run")
+        records = read_metrics(Path(folder) / "run" / "metrics.jsonl")
+    at = {r["step"]: r["seconds"] for r in records if "loss" in r}
+    return (at[max(at)] - at[SKIPPED]) / (max(at) - SKIPPED)
+
+
+def loop_overhead(options: Options) -> tuple[Rows, dict[str, Any], str]:
+    """Alternates the two, so that a busy machine meets both alike; medians."""
+    train_fields = {**QUIET, "steps": options.steps or 40, "batch": 16}
+    config = from_dict(
+        {"data": {"tokenizer": "bpe:2048"}, "train": train_fields, "name": "overhead"}
+    )
+    session, bare, loop = open_session(config), [], []
+    for _ in range(options.rounds):
+        bare.append(bare_seconds(session, config.train.steps))
+        loop.append(loop_seconds(config))
+    ratios = [b / a - 1 for a, b in zip(bare, loop, strict=True)]
+    row = {
+        "arm": "uets train",
+        "rounds": options.rounds,
+        "steps": config.train.steps,
+        "bare_step_seconds": statistics.median(bare),
+        "loop_step_seconds": statistics.median(loop),
+        "seconds_overhead": statistics.median(loop) / statistics.median(bare) - 1,
+        "seconds_overhead_min": min(ratios),
+        "seconds_overhead_max": max(ratios),
+    }
+    note = (
+        "median of rounds that alternate the bare step and the loop; min/max per pair"
+    )
+    return [row], to_dict(session.config), note
+
+
+def wikitext2(options: Options) -> tuple[Rows, dict[str, Any], str]:
+    """Two recipes at equal tokens on WikiText-2; leaves runs and one report."""
+    folder = options.data_dir / "wikitext-2"
+    if not folder.is_dir():
+        raise UserError(
+            f"--data-dir: {folder} is missing; it holds train.txt.xz and so on"
+        )
+    data = {
+        "source": f"files:{folder}/train.txt.xz",
+        "valid_source": f"files:{folder}/valid.txt.xz",
+        "tokenizer": "bpe:2048",
+    }
+    steps = options.steps or 400
+    shared = {"steps": steps, "batch": 16, "eval_every": max(1, steps // 8)}
+    arms = {
+        "modern + muon": ("modern", {"name": "muon", "schedule": "wsd"}),
+        "gpt2 + adamw": (
+            "gpt2",
+            {"name": "adamw", "learning_rate": 0.003, "schedule": "cosine"},
+        ),
+    }
+    rows, config, folders = [], {}, []
+    for name, (preset, optim) in arms.items():
+        values = {
+            "name": name,
+            "data": data,
+            "model": {"preset": preset, "size": "nano"},
+            "optim": {**optim, "warmup": max(1, steps // 20)},
+            "train": {**shared, "eval_tokens": 100_000},
+        }
+        out = options.runs / name.replace(" ", "")
+        result = train(from_dict(values), out)
+        config[name] = to_dict(result.config)
+        folders.append(out)
+        rows.append(row_of(name, result.summary))
+    report = write_report(folders, options.runs / "wikitext2.html")
+    print(f"report: {report}")
+    return rows, config, "one seed, learning rates as in the recipes, not tuned"
+
+
+def row_of(name: str, summary: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a finished run that a table shows."""
+    return {
+        "arm": name,
+        "track": "clean",
+        "seeds": 1,
+        "params": summary["params"],
+        "tokens": summary["tokens"],
+        "total_flops": sum(summary["flops"].get(c, 0) for c in ("train", "optimizer")),
+        "train_seconds": summary["seconds"]["train"],
+        "bits_per_byte": summary["bits_per_byte"],
+        "unigram_bits_per_byte": summary["unigram_bits_per_byte"],
+    }
+
+
+def gpu(options: Options) -> tuple[Rows, dict[str, Any], str]:
+    """gpt2-small in bfloat16: tokens per second and MFU on one GPU."""
+    if jax.default_backend() != "gpu":
+        raise UserError("--only gpu: no GPU here; jax sees " + jax.default_backend())
+    steps = options.steps or 300
+    config = from_dict(
+        {
+            "name": "gpt2-small-bf16",
+            "data": {"source": options.source},
+            "model": {
+                "preset": "gpt2",
+                "size": "gpt2-small",
+                "vocab": 50304,
+                "dtype": "bfloat16",
+            },
+            "optim": {"name": "adamw", "learning_rate": 6e-4, "warmup": 50},
+            "train": {**QUIET, "steps": steps, "batch": options.batch, "log_every": 20},
+        }
+    )
+    result = train(config, options.runs / "gpt2-small-bf16")
+    records = read_metrics(options.runs / "gpt2-small-bf16" / "metrics.jsonl")
+    at = {r["step"]: r["seconds"] for r in records if "loss" in r}
+    seconds = (at[steps] - at[steps // 4]) / (steps - steps // 4)
+    flops = step_flops(result.config)["train"]
+    row = {
+        "arm": "gpt2-small bf16",
+        "device": jax.devices()[0].device_kind,
+        "steps": steps,
+        "batch_tokens": options.batch * result.config.model.context,
+        "step_seconds": seconds,
+        "tokens_per_seconds": options.batch * result.config.model.context / seconds,
+        "mfu": flops / seconds / H100_BF16,
+        "joules": result.summary["joules"],
+        "peak_memory_bytes": result.summary["peak_memory_bytes"],
+        "final_train_loss": result.summary["final_train_loss"],
+    }
+    note = "MFU against 989 TFLOP/s dense bf16 (H100 SXM data sheet); L x L attention"
+    return [row], to_dict(result.config), note
+
+
+TABLES: dict[str, Callable[[Options], tuple[Rows, dict[str, Any], str]]] = {
+    "loop_overhead": loop_overhead,
+    "wikitext2": wikitext2,
+    "gpu": gpu,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures one table and writes `results/foundation.<table>.json`."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.foundation")
+    parser.add_argument("--only", choices=TABLES, required=True, metavar="TABLE")
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/foundation"))
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--steps", type=int, default=0, help="0: as the table says")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--source", default="builtin", help="of the gpu table")
+    parser.add_argument("--batch", type=int, default=32, help="of the gpu table")
+    words = list(sys.argv[1:] if argv is None else argv)
+    given = vars(parser.parse_args(words))
+    table = given.pop("only")
+    try:
+        rows, config, note = TABLES[table](Options(**given))
+    except UserError as error:
+        print(f"foundation: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    command = " ".join(["python -m experiments.foundation", *words])
+    path = write_record(
+        f"foundation.{table}", rows, command, config, note, out=given["out"]
+    )
+    print(f"{path}: {rows}")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

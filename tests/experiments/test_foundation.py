@@ -1,0 +1,49 @@
+import dataclasses
+
+import pytest
+
+from experiments import foundation
+from uets_jax.train.session import open_session
+
+
+@pytest.fixture(scope="module")
+def config(tiny, corpus):
+    data = dataclasses.replace(tiny.data, source=f"files:{corpus}/*.txt")
+    model = dataclasses.replace(tiny.model, vocab=0)
+    return dataclasses.replace(tiny, data=data, model=model)
+
+
+def test_both_ways_are_timed_per_step(config):
+    bare = foundation.bare_seconds(open_session(config), 8)
+    loop = foundation.loop_seconds(config)
+    assert 0 < bare < 1
+    assert 0 < loop < 1
+
+
+@pytest.mark.parametrize(
+    ("words", "culprit"),
+    [
+        (["--only", "gpu"], "no GPU here"),
+        (["--only", "wikitext2", "--data-dir", "nowhere"], "--data-dir: nowhere"),
+    ],
+)
+def test_what_a_table_needs_is_said_in_one_line(words, culprit, capsys, tmp_path):
+    assert foundation.main([*words, "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert culprit in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_row_counts_training_flops_only():
+    summary = {
+        "params": 10,
+        "tokens": 100,
+        "flops": {"train": 5, "optimizer": 2, "evaluation": 90},
+        "seconds": {"train": 1.5, "eval": 9.0},
+        "bits_per_byte": 2.0,
+        "unigram_bits_per_byte": 4.0,
+    }
+    row = foundation.row_of("arm", summary)
+    assert row["total_flops"] == 7
+    assert row["train_seconds"] == 1.5

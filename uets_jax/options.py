@@ -1,0 +1,85 @@
+"""What can be given to each command: dataclasses whose fields are its flags.
+
+A field without a default is a positional word; the docstrings become the help.
+"""
+
+import dataclasses
+from typing import Literal
+
+from uets_jax.config import DataConfig, ExperimentConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(ExperimentConfig):
+    """Train a model. Recipe, then preset and size, then single flags win."""
+
+    recipe: str = ""
+    """Name of a recipe in experiments/recipes, or a JSON file (also config.json)."""
+    out: str = ""
+    """Directory of the run; empty: runs/NAME."""
+    resume: str = ""
+    """Directory of a run to continue, with its own configuration."""
+    print_config: bool = False
+    """Print the configuration as JSON and stop; a recipe of its own."""
+    dry_run: bool = False
+    """Print what would run, and its cost, and stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """Measure the loss of a trained model; prints JSON."""
+
+    dir: str
+    """Directory of the run."""
+    source: str = ""
+    """Text to read, as --data.source of `uets train`; empty: that of the run."""
+    split: Literal["valid", "train"] = "valid"
+    """Which part of it."""
+    tokens: int = 0
+    """Tokens read; 0: all of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write one HTML page about one run or several."""
+
+    dirs: tuple[str, ...]
+    """Directories of the runs."""
+    out: str = ""
+    """File; empty: report.html, in the directory of the run if it is one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Generate:
+    """Print text that continues a prompt."""
+
+    dir: str
+    """Directory of the run."""
+    prompt: str = ""
+    """Text to continue."""
+    tokens: int = 120
+    """Tokens to add."""
+    temperature: float = 0.8
+    """0: always the likeliest token."""
+    top_k: int = 50
+    """Draw from the k likeliest tokens; 0: from all."""
+    seed: int = 0
+    """Of the draws."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenize:
+    """Write a corpus as tokens, to be read as `--data.source tokens:DIR`."""
+
+    source: str
+    """As --data.source of `uets train`."""
+    dir: str
+    """Directory to write."""
+    tokenizer: str = DataConfig.tokenizer
+    """As --data.tokenizer of `uets train`."""
+    valid_source: str = DataConfig.valid_source
+    """Own source of validation text; empty: documents held out of the source."""
+    valid_fraction: float = DataConfig.valid_fraction
+    """Share of the bytes held out, by whole documents."""
+    on_error: Literal["error", "skip"] = "error"
+    """A document that can't be used: stop with one line, or count and skip it."""
