@@ -37,8 +37,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 _SIZES: dict[str, tuple[int, int, int, int]] = {
     "tiny": (2, 32, 2, 32),
     "nano": (4, 128, 4, 128),
-    "micro": (6, 256, 4, 256),
     "14M": (6, 128, 4, 1024),
+    "micro": (6, 256, 4, 256),
     "70M": (6, 512, 8, 1024),
     "gpt2-small": (12, 768, 12, 1024),
     "gpt2-medium": (24, 1024, 16, 1024),
