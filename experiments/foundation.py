@@ -182,7 +182,7 @@ def gpu(options: Options) -> tuple[Rows, dict[str, Any], str]:
         "steps": steps,
         "batch_tokens": options.batch * result.config.model.context,
         "step_seconds": seconds,
-        "tokens_per_seconds": options.batch * result.config.model.context / seconds,
+        "tokens_per_second": options.batch * result.config.model.context / seconds,
         "mfu": flops / seconds / H100_BF16,
         "joules": result.summary["joules"],
         "peak_memory_bytes": result.summary["peak_memory_bytes"],

@@ -83,7 +83,7 @@ class OptimConfig:
     """The update rule. Rate, decay, warm-up and horizon are traced (`Hypers`)."""
 
     name: Literal["adamw", "lion", "muon"] = "muon"
-    learning_rate: float = 0.01
+    learning_rate: float = 0.02
     weight_decay: float = 0.1
     """Decoupled, multiplied by the learning rate; on matrices only."""
     warmup: int = 20
@@ -100,8 +100,8 @@ class OptimConfig:
     eps: float = 1e-8
     momentum: float = 0.95
     """Of Muon."""
-    adam_ratio: float = 0.3
-    """With Muon: Adam's learning rate for embeddings, head and norms, as a share."""
+    adam_ratio: float = 2.0
+    """With Muon: Adam's rate for embeddings, head and norms, as a multiple."""
 
 
 @dataclasses.dataclass(frozen=True)
