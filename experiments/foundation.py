@@ -7,7 +7,6 @@ gpu:           gpt2-small in bfloat16 for a few hundred steps: model FLOPs utili
 
 import argparse
 import dataclasses
-import statistics
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments.records import write_record
 from uets_jax.config import ExperimentConfig, to_dict
@@ -30,6 +30,10 @@ from uets_jax.train.session import Session, open_session
 
 Rows = list[dict[str, Any]]
 QUIET = {"eval_every": 0, "checkpoint_every": 0, "samples": 0, "log_every": 1 << 20}
+SIZES: dict[str, dict[str, int]] = {
+    "nano": {"steps": 24, "batch": 16},
+    "tiny": {"steps": 400, "batch": 16},  # a step so short that the host's work shows
+}
 SKIPPED = 3  # first steps of a timing, not counted
 H100_BF16 = 989e12  # dense, FLOP/s; NVIDIA H100 SXM data sheet
 
@@ -71,30 +75,44 @@ def loop_seconds(config: ExperimentConfig) -> float:
 
 
 def loop_overhead(options: Options) -> tuple[Rows, dict[str, Any], str]:
-    """Alternates the two, so that a busy machine meets both alike; medians."""
-    train_fields = {**QUIET, "steps": options.steps or 40, "batch": 16}
-    config = from_dict(
-        {"data": {"tokenizer": "bpe:2048"}, "train": train_fields, "name": "overhead"}
-    )
-    session, bare, loop = open_session(config), [], []
-    for _ in range(options.rounds):
-        bare.append(bare_seconds(session, config.train.steps))
-        loop.append(loop_seconds(config))
-    ratios = [b / a - 1 for a, b in zip(bare, loop, strict=True)]
-    row = {
-        "arm": "uets train",
-        "rounds": options.rounds,
-        "steps": config.train.steps,
-        "bare_step_seconds": statistics.median(bare),
-        "loop_step_seconds": statistics.median(loop),
-        "seconds_overhead": statistics.median(loop) / statistics.median(bare) - 1,
-        "seconds_overhead_min": min(ratios),
-        "seconds_overhead_max": max(ratios),
+    """Times both ways in pairs, the order turning, so that both meet a busy machine."""
+    rows, config = [], {}
+    for size, fields in SIZES.items():
+        values = {"name": size, "model": {"size": size}, "data": {"tokenizer": "bytes"}}
+        steps = options.steps or fields["steps"]
+        train_fields = {**QUIET, **fields, "steps": steps}
+        session = open_session(from_dict({**values, "train": train_fields}))
+        config[size] = to_dict(session.config)
+        rows.append({"arm": size, **overhead_row(session, options.rounds)})
+    note = "median over pairs; _ci: 95 % bootstrap interval of the median of the ratios"
+    return rows, config, note
+
+
+def overhead_row(session: Session, rounds: int) -> dict[str, Any]:
+    """Seconds per step of both ways and the loop's share on top of the bare step."""
+    steps = session.config.train.steps
+    ways = {
+        "bare": lambda: bare_seconds(session, steps),
+        "loop": lambda: loop_seconds(session.config),
     }
-    note = (
-        "median of rounds that alternate the bare step and the loop; min/max per pair"
-    )
-    return [row], to_dict(session.config), note
+    times: dict[str, list[float]] = {"bare": [], "loop": []}
+    for number in range(rounds):
+        for name in sorted(ways, reverse=bool(number % 2)):
+            times[name].append(ways[name]())
+    bare, loop = np.asarray(times["bare"]), np.asarray(times["loop"])
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(loop / bare - 1, (10_000, rounds))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return {
+        "pairs": rounds,
+        "steps": steps,
+        "bare_step_seconds": float(np.median(bare)),
+        "loop_step_seconds": float(np.median(loop)),
+        "host_step_seconds": float(np.median(loop - bare)),
+        "seconds_overhead": float(np.median(loop / bare - 1)),
+        "seconds_overhead_ci_low": float(low),
+        "seconds_overhead_ci_high": float(high),
+    }
 
 
 def wikitext2(options: Options) -> tuple[Rows, dict[str, Any], str]:
@@ -207,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/foundation"))
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--steps", type=int, default=0, help="0: as the table says")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--source", default="builtin", help="of the gpu table")
     parser.add_argument("--batch", type=int, default=32, help="of the gpu table")
     words = list(sys.argv[1:] if argv is None else argv)

@@ -1,6 +1,5 @@
 """Values to a configuration and a directory: new runs, stored runs, their places."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from uets_jax.config import ExperimentConfig, validate
 from uets_jax.errors import UserError, nearest
 from uets_jax.flags import spelled, value_at
-from uets_jax.models.presets import from_dict
+from uets_jax.models.presets import from_dict, read_config
 
 # beside the package, in the repository as in an installation; not found by import,
 # because a folder named "experiments" in the current directory would come first
@@ -57,16 +56,6 @@ def read_recipe(name: str) -> ExperimentConfig:
     if hint.startswith("did you mean"):
         hint = f"{hint} There are {listed}"
     raise UserError(f"--recipe: no recipe {name!r}: {hint}; or give a .json file")
-
-
-def read_config(path: Path) -> ExperimentConfig:
-    """The config in a JSON file; an error names the file."""
-    try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: {error}") from None
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:

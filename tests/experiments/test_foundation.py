@@ -14,10 +14,11 @@ def config(tiny, corpus):
 
 
 def test_both_ways_are_timed_per_step(config):
-    bare = foundation.bare_seconds(open_session(config), 8)
-    loop = foundation.loop_seconds(config)
-    assert 0 < bare < 1
-    assert 0 < loop < 1
+    row = foundation.overhead_row(open_session(config), 3)
+    assert 0 < row["bare_step_seconds"] < 1
+    assert 0 < row["loop_step_seconds"] < 1
+    low, high = row["seconds_overhead_ci_low"], row["seconds_overhead_ci_high"]
+    assert low <= row["seconds_overhead"] <= high
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from uets_jax.config import DataConfig
 from uets_jax.data.store import write_store
 from uets_jax.errors import UserError
-from uets_jax.train.finished import evaluate_run, generate_run, open_run, read_config
+from uets_jax.train.finished import evaluate_run, generate_run, open_run
 from uets_jax.train.loop import train
 
 
@@ -42,11 +42,11 @@ def test_generated_text_begins_with_the_prompt_and_is_seeded(run):
 
 
 def test_a_folder_without_a_run_is_one_clear_line(tmp_path):
-    with pytest.raises(UserError, match=r"no run here.*config\.json"):
-        read_config(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json: No such file"):
+        open_run(tmp_path)
     (tmp_path / "config.json").write_text("{broken")
-    with pytest.raises(UserError, match=r"config\.json"):
-        read_config(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json: Expecting"):
+        open_run(tmp_path)
 
 
 def test_a_run_without_a_checkpoint_says_how_to_go_on(run, tmp_path):

@@ -13,9 +13,10 @@ import pytest
 
 from uets_jax.data.windows import chain_ids
 from uets_jax.errors import NonFiniteLossError, StoppedError, UserError
+from uets_jax.models.presets import read_config
 from uets_jax.report.metrics import read_metrics
 from uets_jax.train import loop
-from uets_jax.train.finished import open_run, read_config
+from uets_jax.train.finished import open_run
 
 
 def with_(config, room, **changes):
@@ -84,7 +85,7 @@ def test_a_run_leaves_everything_that_is_promised(whole):
     assert summary["joules"] is None
     assert summary["perplexity"] == pytest.approx(math.exp(summary["final_loss"]))
     assert set(summary["flops"]) == {"train", "optimizer", "evaluation"}
-    assert read_config(out) == result.config
+    assert read_config(out / "config.json") == result.config
 
 
 def test_metrics_hold_every_step_and_validation(whole):

@@ -1,5 +1,6 @@
 """Named architectures and named sizes, as data."""
 
+from pathlib import Path
 from typing import Any
 
 from uets_jax.config import ExperimentConfig, ModelConfig, replace_from_dict
@@ -110,3 +111,17 @@ def _look_up(table: dict[str, Any], path: str, name: Any) -> Any:
     if not isinstance(name, str) or name not in table:
         raise UserError(f"{path}: {name!r}: {nearest(str(name), table)}")
     return table[name]
+
+
+def read_config(path: Path) -> ExperimentConfig:
+    """The config in a JSON file: a recipe, or the `config.json` of a run.
+
+    Raises:
+      UserError: naming the file, if it can't be read or is no config.
+    """
+    try:
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {error}") from None

@@ -96,6 +96,19 @@ def load(path: Path, abstract: PyTree) -> tuple[PyTree, dict[str, Any]]:
     return ocp.load(str(path / "state"), abstract), record
 
 
+def load_newest(
+    root: Path, abstract: PyTree
+) -> tuple[tuple[PyTree, dict[str, Any]] | None, list[str]]:
+    """((state, record) of the newest intact checkpoint or None, what was damaged)."""
+    damaged = []
+    for step in reversed(steps(root)):
+        try:
+            return load(root / f"{step:08d}", abstract), damaged
+        except CorruptCheckpointError as error:
+            damaged.append(str(error))
+    return None, damaged
+
+
 def verify(path: Path) -> None:
     """Compares every file with the manifest.
 

@@ -1,36 +1,19 @@
 """Opening a run that exists: evaluate it, generate from it."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 
-from uets_jax.config import ExperimentConfig
 from uets_jax.data.store import prepare
 from uets_jax.errors import UserError
-from uets_jax.models.presets import from_dict
+from uets_jax.models.presets import read_config
 from uets_jax.train import checkpoint
 from uets_jax.train.loop import validation
 from uets_jax.train.mesh import abstract_state
 from uets_jax.train.session import Session, open_session
 from uets_jax.train.summary import continuation
 from uets_jax.types import TrainState
-
-
-def read_config(run: Path) -> ExperimentConfig:
-    """The config stored in a run's folder.
-
-    Raises:
-      UserError: if there is none or it can't be read.
-    """
-    path = Path(run) / "config.json"
-    try:
-        return from_dict(json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{run}: no run here: {path} is missing") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
 
 
 def open_run(run: Path) -> tuple[Session, TrainState, int]:
@@ -40,15 +23,13 @@ def open_run(run: Path) -> tuple[Session, TrainState, int]:
       UserError: if the folder holds no complete checkpoint.
     """
     root = Path(run).absolute() / "checkpoints"
-    session = open_session(read_config(run))
+    session = open_session(read_config(Path(run) / "config.json"))
     abstract = abstract_state(session.program, session.mesh)
-    for step in reversed(checkpoint.steps(root)):
-        try:
-            state, _ = checkpoint.load(root / f"{step:08d}", abstract)
-        except checkpoint.CorruptCheckpointError:
-            continue
-        return session, state, step
-    raise UserError(f"{run}: no complete checkpoint; train on with --resume {run}")
+    found, _ = checkpoint.load_newest(root, abstract)
+    if found is None:
+        raise UserError(f"{run}: no complete checkpoint; train on with --resume {run}")
+    state, record = found
+    return session, state, record["step"]
 
 
 def evaluate_run(

@@ -148,23 +148,20 @@ def _restore(
     session: Session, root: Path
 ) -> tuple[TrainState | None, dict[str, Any], list[str]]:
     """(state or None, record, what to tell): the newest checkpoint that verifies."""
-    abstract, notes = abstract_state(session.program, session.mesh), []
-    for step in reversed(checkpoint.steps(root)):
-        path = root / f"{step:08d}"
-        try:
-            state, record = checkpoint.load(path, abstract)
-        except checkpoint.CorruptCheckpointError as error:
-            notes.append(f"left out a damaged checkpoint: {error}")
-            continue
-        stored, have = record["data_sha256"], session.store.fingerprint
-        if stored != have:
-            raise UserError(
-                f"{path}: was trained on other data ({stored[:12]}, now {have[:12]}); "
-                "restore data.source as it was"
-            )
-        return state, record, [*notes, f"resumed at step {step}"]
-    start = {"step": 0, "chain": ""}
-    return None, start, [*notes, "no complete checkpoint: starting at step 0"]
+    abstract = abstract_state(session.program, session.mesh)
+    found, damaged = checkpoint.load_newest(root, abstract)
+    notes = [f"left out a damaged checkpoint: {what}" for what in damaged]
+    if found is None:
+        start = {"step": 0, "chain": ""}
+        return None, start, [*notes, "no complete checkpoint: starting at step 0"]
+    state, record = found
+    stored, have = record["data_sha256"], session.store.fingerprint
+    if stored != have:
+        raise UserError(
+            f"{root}: was trained on other data ({stored[:12]}, now {have[:12]}); "
+            "restore data.source as it was"
+        )
+    return state, record, [*notes, f"resumed at step {record['step']}"]
 
 
 def _run_phase(run: Run, phase: Phase, interrupts: Interrupts) -> None:
