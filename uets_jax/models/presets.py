@@ -1,5 +1,6 @@
 """Named architectures and named sizes, as data."""
 
+import json
 from pathlib import Path
 from typing import Any
 
