@@ -1,5 +1,4 @@
 import dataclasses
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -7,7 +6,6 @@ import pytest
 
 from uets_jax.errors import UserError
 from uets_jax.train.session import (
-    cache_folder,
     open_session,
     processor,
     use_compilation_cache,
@@ -47,24 +45,16 @@ def test_a_batch_that_devices_cannot_share_is_refused(tiny, corpus):
         open_session(config)
 
 
-def test_the_cache_is_where_the_user_says(monkeypatch):
-    monkeypatch.setenv("UETS_CACHE", "/somewhere")
-    assert cache_folder() == Path("/somewhere")
-    monkeypatch.delenv("UETS_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/home/a/.cache")
-    assert cache_folder() == Path("/home/a/.cache/uets_jax")
-
-
-def test_a_compilation_cache_of_the_users_own_stays(monkeypatch):
+def test_a_compilation_cache_of_the_users_own_stays(monkeypatch, tmp_path):
     own = jax.config.jax_compilation_cache_dir
     assert own is not None  # set in conftest
     use_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == own
     jax.config.update("jax_compilation_cache_dir", None)
     try:
-        monkeypatch.setenv("UETS_CACHE", "/somewhere")
+        monkeypatch.setenv("UETS_CACHE", str(tmp_path))
         use_compilation_cache()
-        expected = f"/somewhere/xla/{processor()}"
+        expected = f"{tmp_path}/xla/{processor()}"
         assert jax.config.jax_compilation_cache_dir == expected
     finally:
         jax.config.update("jax_compilation_cache_dir", own)

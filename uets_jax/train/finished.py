@@ -50,7 +50,7 @@ def evaluate_run(
         data = dataclasses.replace(
             session.config.data,
             source=source,
-            valid_source=source,
+            valid_source="" if source.startswith("tokens:") else source,
             tokenizer=str(tokenizer),
         )
         store = prepare(data)

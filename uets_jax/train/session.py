@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from jax.sharding import Mesh
 
 from uets_jax.build import build, hypers
 from uets_jax.config import ExperimentConfig, validate, window_length
+from uets_jax.data.folders import cache_folder
 from uets_jax.data.store import TokenStore, prepare
 from uets_jax.data.windows import Windows, sequential
 from uets_jax.errors import UserError
@@ -60,7 +60,7 @@ def open_session(
     mesh = make_mesh(config.train.mesh)
     rows = config.train.batch // config.train.microbatches
     check_rows(rows, mesh, "train.batch / train.microbatches")
-    use_compilation_cache()
+    use_compilation_cache(config.data.cache)
     store = prepare(config.data)
     config = resolve(config, store)
     windows = training_windows(config, store)
@@ -98,12 +98,6 @@ def resolve(config: ExperimentConfig, store: TokenStore) -> ExperimentConfig:
     return config
 
 
-def cache_folder() -> Path:
-    """$UETS_CACHE, or uets_jax in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "uets_jax")
-    return Path(os.environ.get("UETS_CACHE", default))
-
-
 def processor() -> str:
     """Names the instruction set: a program compiled for another one may crash."""
     try:
@@ -115,9 +109,9 @@ def processor() -> str:
     return f"{platform.machine()}-{digest}"
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs between processes, unless the user has set a place."""
+def use_compilation_cache(configured: str = "") -> None:
+    """Keeps compiled programs in the cache folder, unless jax has a place for them."""
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        folder = cache_folder() / "xla" / processor()
+        folder = cache_folder(configured, "xla") / processor()
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
