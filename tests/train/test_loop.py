@@ -101,6 +101,36 @@ def test_metrics_hold_every_step_and_validation(whole):
     assert flops == [flops[0] * s for s in range(1, 9)]
 
 
+def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(
+    config, tmp_path, monkeypatch
+):
+    real, events = loop.compile_step, []
+
+    def watched(program, mesh):
+        step = real(program, mesh)
+
+        def once(state, pool, assets):
+            events.append(("dispatch", len(events) + 1))
+            return step(state, pool, assets)
+
+        return once
+
+    write = loop.MetricsWriter.write
+
+    def noted(self, record):
+        if "loss" in record:
+            events.append(("read", record["step"]))
+        write(self, record)
+
+    monkeypatch.setattr(loop, "compile_step", watched)
+    monkeypatch.setattr(loop.MetricsWriter, "write", noted)
+    quiet = with_(config, "train", steps=5, eval_every=0, checkpoint_every=0)
+    loop.train(quiet, tmp_path / "run")
+    kinds = [kind for kind, _ in events]
+    assert kinds == ["dispatch", *["dispatch", "read"] * 4, "read"]
+    assert [step for kind, step in events if kind == "read"] == [1, 2, 3, 4, 5]
+
+
 def test_ids_are_chained_in_the_order_consumed(whole, config):
     result, _ = whole
     session = loop.open_session(config)
