@@ -104,7 +104,7 @@ def test_all_four_slots_run_in_order(program, state, batch):
     even = jnp.arange(0, 8, 2)
     full = dataclasses.replace(
         program,
-        offer=counting(lambda pool, assets, key: pool.ids * assets),
+        offer=counting(lambda pool, params, assets, key: pool.ids * assets),
         draw=counting(lambda scores, key: even + 0 * scores[:4]),
         weigh=counting(lambda rows, assets: jnp.ones(rows.ids.shape)),
         observe=counting(

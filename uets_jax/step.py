@@ -26,7 +26,7 @@ class Program:
 
     The slots choose and weigh the data; an empty one is left out of the compiled step.
 
-    offer:   (state, pool, assets, key) -> (scores [C], state)
+    offer:   (state, pool, params, assets, key) -> (scores [C], state)
     draw:    (state, scores, key) -> (rows [B] of the pool, state)
     weigh:   (state, batch, assets) -> (weights [B], 1 on average, state)
     observe: (state, batch, token_losses, stats) -> (metrics, state)
@@ -97,7 +97,7 @@ def choose(
         )
         if program.offer is not None:
             scores, parts["offer"] = program.offer.apply(
-                parts["offer"], pool, assets, offer_key
+                parts["offer"], pool, state.params, assets, offer_key
             )
         if program.draw is not None:
             rows, parts["draw"] = program.draw.apply(parts["draw"], scores, draw_key)
