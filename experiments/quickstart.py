@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from uets_jax.errors import EXIT_BAD_INPUT, EXIT_OK, UserError
+from uets_jax.errors import ENDS, EXIT_OK, exit_code
 from uets_jax.models.presets import from_dict
 from uets_jax.train.loop import train
 
@@ -19,7 +19,7 @@ RECIPE = Path(__file__).parent / "recipes" / "quickstart.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 2 bad input."""
+    """Returns the exit code, as `uets train` does."""
     parser = argparse.ArgumentParser(prog="python -m experiments.quickstart")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe["data"]["source"] = options.source
     try:
         summary = train(from_dict(recipe), options.out).summary
-    except UserError as error:
+    except ENDS as error:
         print(f"quickstart: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return exit_code(error)
     print(
         f"{summary['bits_per_byte']:.3f} bits per byte; see {options.out}/report.html"
     )

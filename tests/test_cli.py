@@ -293,6 +293,43 @@ def test_dry_run_counts_the_embedding_if_the_tokenizer_tells(capsys):
         assert ("not counted" not in capsys.readouterr().out) is known
 
 
+def test_dry_run_of_a_token_store_takes_its_tokenizer(capsys, elsewhere):
+    text = "".join(f"line {i}\n" for i in range(20))
+    for name in "abc":
+        (elsewhere / f"{name}.txt").write_text(name + text)
+    argv = ["tokenize", "files:*.txt", "store", "--tokenizer", "bpe:270"]
+    assert cli.main(argv) == 0
+    capsys.readouterr()
+    argv = ["train", "--dry-run", "--data.tokenizer", "bpe:4096"]
+    assert cli.main([*argv, "--data.source", "tokens:store"]) == 0
+    stored = capsys.readouterr().out
+    assert "tokens:store, tokenizer bpe:270\n" in stored
+    argv = ["train", "--dry-run", "--data.tokenizer", "bpe:270"]
+    assert cli.main(argv) == 0
+    page = capsys.readouterr().out
+    [model] = [line for line in page.splitlines() if line.startswith("model")]
+    assert model in stored
+
+
+@pytest.mark.parametrize(
+    ("source", "culprit"),
+    [
+        ("tokens:absent", "absent/meta.json"),
+        ("files:absent/*.txt", "'absent/*.txt' matches no file"),
+        ("jsonl:absent.jsonl:my-key", "'absent.jsonl' matches no file"),
+        ("jsnl:a", "did you mean 'jsonl'"),
+    ],
+)
+def test_dry_run_refuses_a_source_that_is_not_there(capsys, source, culprit):
+    argv = ("train", "--dry-run", "--data.source", source)
+    assert culprit in complaint(capsys, *argv)
+
+
+def test_dry_run_refuses_validation_text_that_is_not_there(capsys):
+    argv = ("train", "--dry-run", "--data.valid-source", "files:absent")
+    assert "'absent' matches no file" in complaint(capsys, *argv)
+
+
 def test_resume_takes_the_stored_config_and_new_cadences(calls, run):
     argv = ["train", "--resume", str(run), "--train.log-every=1", "--train.keep=9"]
     assert cli.main(argv) == 0

@@ -1,12 +1,18 @@
 """Notebooks: they run to their last cell, and are stored without output."""
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from uets_jax.models.presets import from_dict
+from uets_jax.recipes import read_recipe
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -73,6 +79,50 @@ def test_a_notebook_imports_and_plots(notebook):
     source = "\n".join("".join(cell["source"]) for cell in cells(notebook))
     for word in ("def ", "class ", "lambda", "://"):
         assert word not in source
+
+
+def quickstart(number: int) -> str:
+    """The source of a code cell of the quickstart."""
+    return "".join(cells(ROOT / "notebooks" / "quickstart.ipynb")[number]["source"])
+
+
+def test_the_quickstart_has_the_settings_of_its_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UETS_NOTEBOOK_TINY", raising=False)
+    names = {"os": os, "Path": Path, "tempfile": tempfile, "from_dict": from_dict}
+    exec(quickstart(2), names)
+    recipe = read_recipe("quickstart")
+    assert names["config"] == dataclasses.replace(recipe, name="notebook")
+
+
+@pytest.mark.parametrize(
+    ("checkout", "there", "wanted"),
+    [
+        ("", "pkg/uets_jax", "pkg"),
+        ("", "pkg/notebooks", None),
+        ("archive.zip", "pkg/uets_jax", "pkg/notebooks/archive.zip"),
+        ("../elsewhere", "pkg/elsewhere/uets_jax", "pkg/elsewhere"),
+        ("../absent", "pkg/uets_jax", None),
+    ],
+)
+def test_the_quickstart_installs_a_checkout(
+    tmp_path, monkeypatch, capsys, checkout, there, wanted
+):
+    here = tmp_path / "pkg" / "notebooks"
+    here.mkdir(parents=True)
+    (here / "archive.zip").touch()
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("UETS_CHECKOUT", checkout)
+    monkeypatch.setitem(sys.modules, "uets_jax", None)  # can't be imported
+    source = re.sub(r"%pip (.*)", r"installed.append(f'\1')", quickstart(0))
+    installed = []
+    exec(source, {"installed": installed})
+    if wanted:
+        assert installed == [f'install -q "{tmp_path / wanted}" matplotlib']
+    else:
+        assert installed == []
+        assert "set UETS_CHECKOUT" in capsys.readouterr().out
 
 
 def test_there_is_a_quickstart():

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from uets_jax import recipes
-from uets_jax.config import ExperimentConfig, to_json, validate
+from uets_jax.config import ExperimentConfig, to_json
 from uets_jax.errors import UserError
 from uets_jax.models.presets import from_dict
+from uets_jax.validation import validate
 
 WRONG_RECIPES = [
-    ("not json", "recipe.json"),
-    ('{"train": {"steps": 5}', "recipe.json"),
+    ("not json", "recipe.json: not JSON"),
+    ('{"train": {"steps": 5}', "recipe.json: not JSON"),
     ("[]", "expected an object"),
     ("5", "expected an object"),
     ("null", "expected an object"),
@@ -33,7 +34,7 @@ WRONG_RECIPES = [
     ('{"optim": {"name": "sgd"}}', "optim.name: 'sgd'"),
     ('{"optim": {"learning_rate": NaN}}', "optim.learning_rate"),
     ('{"optim": {"learning_rate": -1}}', "optim.learning_rate"),
-    ("[" * 100_000, "recipe.json"),
+    ("[" * 100_000, "recipe.json: not JSON"),
 ]
 
 
@@ -60,6 +61,27 @@ def test_a_wrong_recipe_is_named(elsewhere, text, culprit):
     with pytest.raises(UserError) as error:
         recipes.configure({}, "recipe.json")
     assert culprit in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b'{"train":\n {"steps" 5}}', "line 2 column 11: Expecting ':' delimiter"),
+        (b"", "line 1 column 1: Expecting value"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"train": {"steps": ' + b"9" * 5000 + b"}}", "4300 digits"),
+    ],
+)
+def test_a_recipe_that_is_not_json_says_how_to_mend_it(elsewhere, raw, why):
+    (elsewhere / "recipe.json").write_bytes(raw)
+    with pytest.raises(UserError) as error:
+        recipes.read_recipe("recipe.json")
+    said = str(error.value)
+    assert said.startswith("recipe.json: not JSON (")
+    assert why in said
+    assert said.endswith("; mend the file or print a valid one with --print-config")
+    assert "\n" not in said
 
 
 def test_unreadable_recipes_are_named(elsewhere):

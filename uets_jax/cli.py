@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uets_jax import flags, options, recipes
-from uets_jax.config import ExperimentConfig, to_json, validate, window_length
+from uets_jax.config import DataConfig, ExperimentConfig, to_json, window_length
 from uets_jax.errors import (
     EXIT_BAD_INPUT,
     EXIT_NON_FINITE,
@@ -25,6 +25,7 @@ from uets_jax.errors import (
     nearest,
 )
 from uets_jax.models.presets import from_dict
+from uets_jax.validation import validate
 
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
@@ -137,17 +138,22 @@ def _train(given: dict[str, Any]) -> str:
 
 
 def _plan(config: ExperimentConfig, out: Path) -> str:
-    """What a run would do and cost, as text."""
+    """What a run would do and cost, as text.
+
+    Raises:
+      UserError: a source that isn't there.
+    """
     from uets_jax.measure import flops
 
     m, o, t = config.model, config.optim, config.train
-    m = dataclasses.replace(m, vocab=m.vocab or _vocab(config.data.tokenizer))
+    tokenizer, vocab = _tokenizer(config.data)
+    m = dataclasses.replace(m, vocab=m.vocab or vocab)
     cost = flops.describe(dataclasses.replace(config, model=m))
     known = "" if m.vocab else ", embedding not counted"
     per_step = t.batch * window_length(config)
     rows = {
         "name": config.name,
-        "source": f"{config.data.source}, tokenizer {config.data.tokenizer}",
+        "source": f"{config.data.source}, tokenizer {tokenizer}",
         "model": f"{m.preset} {m.size}: {m.depth} layers of width {m.width}, "
         f"{cost['params']:,} parameters{known}",
         "optimizer": f"{o.name}, learning rate {o.learning_rate:g} ({o.schedule})",
@@ -157,6 +163,23 @@ def _plan(config: ExperimentConfig, out: Path) -> str:
         "devices": "not touched (dry run)",
     }
     return "\n".join(f"{name:<11}{text}" for name, text in rows.items())
+
+
+def _tokenizer(data: DataConfig) -> tuple[str, int]:
+    """Spec and vocabulary (0: not known yet) of the tokenizer that a run would use.
+
+    Raises:
+      UserError: no such token store, or a pattern that matches no file.
+    """
+    from uets_jax.data import corpus, store
+
+    if data.source.partition(":")[0] == "tokens":
+        stored = store.prepare(data)
+        spec = stored.meta.get("tokenizer", "of the store")
+        return spec, stored.tokenizer.vocab_size
+    for source in filter(None, (data.source, data.valid_source)):
+        corpus.check(source)
+    return data.tokenizer, _vocab(data.tokenizer)
 
 
 def _vocab(tokenizer: str) -> int:

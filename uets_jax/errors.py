@@ -21,6 +21,15 @@ class StoppedError(RuntimeError):
     """A signal stopped the run after its state was saved; exit code 75."""
 
 
+ENDS = (UserError, NonFiniteLossError, StoppedError)
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of one of `ENDS`."""
+    codes = (EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED)
+    return next(c for e, c in zip(ENDS, codes, strict=True) if isinstance(error, e))
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint such as `did you mean 'depth'?`, or the choices when none is near."""
     known = sorted(known)

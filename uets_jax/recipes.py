@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from uets_jax.config import ExperimentConfig, validate
+from uets_jax.config import ExperimentConfig
 from uets_jax.errors import UserError, nearest
 from uets_jax.flags import spelled, value_at
 from uets_jax.models.presets import from_dict, read_config
+from uets_jax.validation import validate
 
 # beside the package, in the repository as in an installation; not found by import,
 # because a folder named "experiments" in the current directory would come first

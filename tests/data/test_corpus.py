@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from uets_jax.data.corpus import documents
+from uets_jax.data.corpus import check, documents
 from uets_jax.errors import UserError
 
 BAD = {
@@ -21,6 +21,18 @@ def test_bad_spec_fails_at_once_under_both_policies(spec):
     for on_error in ("error", "skip"):
         with pytest.raises(UserError, match=BAD[spec]):
             documents(spec, on_error)
+
+
+def test_a_look_at_a_spec_finds_what_is_not_there_and_reads_nothing(tmp_path):
+    (tmp_path / "a").write_bytes(b"\xff")
+    for spec in ("builtin", f"files:{tmp_path}/*", f"jsonl:{tmp_path}/a:body"):
+        check(spec)
+    for spec in ("files:/absent/*", "jsonl:/absent:body"):
+        with pytest.raises(UserError, match="matches no file"):
+            check(spec)
+    for spec, culprit in BAD.items():
+        with pytest.raises(UserError, match=culprit):
+            check(spec)
 
 
 def test_reads_again_from_the_start_and_counts_afresh(tmp_path):

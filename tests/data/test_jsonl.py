@@ -48,6 +48,12 @@ def test_key_is_what_stands_after_the_last_colon(tmp_path):
         read("c.jsonl:body")
 
 
+@pytest.mark.parametrize("key", ["my-key", "a.b", "_x", "9", "clé", "-"])
+def test_a_key_may_hold_letters_digits_underscores_dashes_and_dots(tmp_path, key):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "t", key: "b"}))
+    assert list(read_jsonl(f"{tmp_path}/a.jsonl:{key}", Faults("error"))) == ["b"]
+
+
 def test_missing_key_names_the_keys_that_are_there(tmp_path):
     (tmp_path / "a").write_text('{"body": "x", "id": 1}')
     with pytest.raises(UserError, match=r"no key 'text' \(keys: 'body', 'id'\)"):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -110,6 +111,45 @@ def test_a_bpe_sees_a_sample_of_bounded_size(data, monkeypatch):
     assert sample == list(writer._sample(plan))
     assert 100 < len("".join(sample)) <= 500
     assert not set(sample) & set(held_out(plan))
+
+
+def large(tmp_path, seed: int) -> DataConfig:
+    """Four documents, each nearly as large as the sample."""
+    letters = np.random.default_rng(seed).choice(list("abcdefgh "), (4, 900))
+    rows = [json.dumps({"text": "".join(row)}) for row in letters]
+    (tmp_path / "large.jsonl").write_text("\n".join(rows))
+    return DataConfig(
+        source=f"jsonl:{tmp_path}/large.jsonl",
+        tokenizer="bpe:300",
+        cache=str(tmp_path / "cache"),
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_sample_of_a_few_large_documents_is_about_as_large_as_wanted(
+    tmp_path, monkeypatch, seed
+):
+    monkeypatch.setattr(writer, "SAMPLE", 1000)
+    data = large(tmp_path, seed)
+    plan = writer.make_plan(data)
+    sample = list(writer._sample(plan))
+    assert 500 <= len("".join(sample)) <= 1000
+    assert sample == list(writer._sample(plan))
+    lines = (tmp_path / "large.jsonl").read_text().splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    train = [t for t in texts if document_hash(t.encode()) > plan.cut]
+    assert all(any(t.startswith(part) for t in train) for part in sample)
+    assert writer.fit_tokenizer(plan, tmp_path).vocab_size > 257
+
+
+def test_a_sample_of_parts_has_a_name_of_its_own(tmp_path, monkeypatch):
+    plan = writer.make_plan(large(tmp_path, seed=0))
+    assert (plan.whole, plan.vocabulary) == (True, 300)
+    key = plan.key
+    monkeypatch.setattr(writer, "SAMPLE", 10)  # less than any document
+    drawn = [writer._drawn(h, plan.share) for h in plan._training("hashes")]
+    assert (plan.whole, any(drawn)) == (False, False)
+    assert (plan.vocabulary, plan.key == key) == ([300, "parts"], False)
 
 
 def test_a_trained_tokenizer_is_trained_once(data, tmp_path, monkeypatch):

@@ -23,15 +23,14 @@ def counter(program):
 @pytest.mark.parametrize("length", [1, 5, 8, 30])
 def test_greedy_text_goes_on_past_the_context(counter, length):
     prompt = np.arange(length)
-    out = generate(
-        counter, {}, prompt, context=CONTEXT, tokens=20, rows=2, temperature=0.0
-    )
+    how = {"context": CONTEXT, "vocab": 64, "tokens": 20}
+    out = generate(counter, {}, prompt, rows=2, temperature=0.0, **how)
     expected = (length + np.arange(20)) % 64
     np.testing.assert_array_equal(out, np.stack([expected, expected]))
 
 
 def test_a_seed_fixes_the_text(program, state):
-    settings = {"context": CONTEXT, "tokens": 6, "temperature": 1.0}
+    settings = {"context": CONTEXT, "vocab": 64, "tokens": 6, "temperature": 1.0}
     prompt = np.arange(3)
     run = lambda seed: generate(program, state.params, prompt, seed=seed, **settings)
     np.testing.assert_array_equal(run(0), run(0))
@@ -48,3 +47,10 @@ def test_frequencies_follow_the_softmax(key):
     logits = jnp.tile(jnp.log(jnp.asarray([0.5, 0.3, 0.2]))[None, :], (20_000, 1))
     drawn = np.bincount(choose_token(logits, jnp.float32(1.0), 0, key), minlength=3)
     np.testing.assert_allclose(drawn / 20_000, [0.5, 0.3, 0.2], atol=0.02)
+
+
+def test_ids_that_no_tokenizer_has_are_never_drawn(counter):
+    how = {"context": CONTEXT, "vocab": 10, "tokens": 5, "temperature": 0.0}
+    out = generate(counter, {}, np.asarray([8]), **how)
+    assert out[0].tolist()[0] == 9
+    assert out.max() < 10

@@ -42,8 +42,6 @@ def test_a_row_counts_training_flops_only():
         "tokens": 100,
         "flops": {"train": 5, "optimizer": 2, "evaluation": 90},
         "seconds": {"train": 1.5, "eval": 9.0},
-        "bits_per_byte": 2.0,
-        "unigram_bits_per_byte": 4.0,
     }
     row = foundation.row_of("arm", summary)
     assert row["total_flops"] == 7

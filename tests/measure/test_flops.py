@@ -37,9 +37,19 @@ def dots(jaxpr, times=1):
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("activation", ["relu2", "swiglu"])
-def test_closed_forms_equal_the_matmuls_of_the_program(preset, activation, batch, key):
+@pytest.mark.parametrize("remat", [False, True])
+def test_closed_forms_equal_the_matmuls_of_the_program(
+    preset, activation, remat, batch, key
+):
     config = model_config(
-        preset, "tiny", vocab=64, depth=3, heads=4, kv_heads=2, activation=activation
+        preset,
+        "tiny",
+        vocab=64,
+        depth=3,
+        heads=4,
+        kv_heads=2,
+        activation=activation,
+        remat=remat,
     )
     model, tokens = make_model(config), batch.tokens.size
     params = jax.eval_shape(model.init, key)
@@ -47,7 +57,7 @@ def test_closed_forms_equal_the_matmuls_of_the_program(preset, activation, batch
     assert dots(forward.jaxpr) == tokens * forward_flops(config, 32)
     loss = lambda p: model.forward(p, batch)[0].sum()
     both = jax.make_jaxpr(jax.grad(loss))(params)
-    assert dots(both.jaxpr) == pytest.approx(tokens * train_flops(config, 32), rel=0.03)
+    assert dots(both.jaxpr) == tokens * train_flops(config, 32)
     assert sum(x.size for x in jax.tree.leaves(params)) == parameters(config)
 
 
@@ -77,14 +87,6 @@ def test_newton_schulz_equals_the_matmuls_of_the_update(key):
     update = functools.partial(program.tx.update, learning_rate=jnp.float32(1))
     jaxpr = jax.make_jaxpr(update)(params, state, params)
     assert dots(jaxpr.jaxpr) == optimizer_flops(config)
-
-
-def test_remat_costs_another_pass_of_the_blocks():
-    plain = model_config("modern", "nano", vocab=4096)
-    again = dataclasses.replace(plain, remat=True)
-    head = 2 * plain.width * plain.vocab
-    extra = train_flops(again, 128) - train_flops(plain, 128)
-    assert extra == forward_flops(plain, 128) - head
 
 
 def test_a_run_costs_its_steps():

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from uets_jax.config import ExperimentConfig, ModelConfig, to_dict, validate
+from uets_jax.config import ExperimentConfig, ModelConfig, to_dict
 from uets_jax.errors import UserError
 from uets_jax.measure.flops import parameters
 from uets_jax.models.presets import PRESETS, from_dict, model_config, sizes
+from uets_jax.validation import validate
 
 DIMENSIONS = ["depth", "width", "heads", "kv_heads", "head_dim", "hidden", "context"]
 

@@ -1,6 +1,5 @@
 """The report is whole, safe, small and says what is missing."""
 
-import dataclasses
 import json
 import math
 import re
@@ -8,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from uets_jax.config import DataConfig, ExperimentConfig, to_json
+from uets_jax.config import ExperimentConfig, to_json
 from uets_jax.errors import UserError
 from uets_jax.report.html import write_report
 from uets_jax.report.markup import DASH, TIMES
@@ -33,6 +32,7 @@ SUMMARY = {
     "params_sha256": "ab" * 32,
     "data_sha256": "cd" * 32,
     "corpus_sha256": "12" * 32,
+    "tokenizer_sha256": "34" * 32,
     "versions": {"jax": "0.10.2"},
     "commit": "83a22cf",
     "config_hash": "ef" * 32,
@@ -157,8 +157,8 @@ def test_several_runs_are_compared_with_the_first(make, tmp_path):
 
 
 def test_what_cannot_be_compared_is_said(make, tmp_path):
-    config = dataclasses.replace(CONFIG, data=DataConfig(tokenizer="bytes"))
-    other = make("other", config, summary={**SUMMARY, "corpus_sha256": "00"})
+    different = {"corpus_sha256": "00", "tokenizer_sha256": "11"}
+    other = make("other", summary={**SUMMARY, **different})
     _, text = report(tmp_path, make(), other)
     assert "losses and perplexities per token are not comparable" in text
     assert "bits per byte are comparable only if" in text

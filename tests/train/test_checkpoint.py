@@ -68,12 +68,36 @@ def test_only_the_newest_are_kept_and_leftovers_are_swept(tmp_path, start):
     assert {p.name for p in tmp_path.iterdir()} == {"00000002", "00000003"}
 
 
-def test_an_incomplete_checkpoint_is_not_counted(saved, tmp_path):
+@pytest.mark.parametrize("gone", ["manifest.json", "record.json"])
+def test_the_newest_intact_one_is_loaded_and_damage_is_told(
+    saved, tiny, tmp_path, gone
+):
     root = tmp_path / "copy"
     shutil.copytree(saved, root)
-    (root / "00000002" / "manifest.json").unlink()
-    assert checkpoint.steps(root) == [1]
-    assert checkpoint.steps(tmp_path / "nowhere") == []
+    (root / "00000002" / gone).unlink()
+    found, damaged = checkpoint.load_newest(root, abstract(tiny))
+    assert found is not None
+    assert found[1]["step"] == 1
+    assert len(damaged) == 1
+    assert "00000002" in damaged[0]
+    assert checkpoint.load_newest(tmp_path / "nowhere", abstract(tiny)) == (None, [])
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_what_was_just_saved_is_never_dropped(tmp_path, start, keep):
+    for step in (8, 9, 3):
+        path = checkpoint.save(tmp_path, start, {**RECORD, "step": step}, keep=keep)
+        assert path.exists()
+    assert 3 in checkpoint.steps(tmp_path)
+    assert len(checkpoint.steps(tmp_path)) == keep
+
+
+def test_checkpoints_above_a_step_are_set_aside(tmp_path, start):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, start, {**RECORD, "step": step}, keep=3)
+    checkpoint.set_aside(tmp_path, above=1)
+    assert checkpoint.steps(tmp_path) == [1]
+    assert (tmp_path / "00000003.damaged" / "record.json").exists()
 
 
 def damage(path, rng):

@@ -1,4 +1,7 @@
 import dataclasses
+import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +14,9 @@ from uets_jax.train.loop import train
 
 @pytest.fixture(scope="module")
 def run(tiny, corpus, tmp_path_factory):
-    data = dataclasses.replace(tiny.data, source=f"files:{corpus}/*.txt")
+    text = tmp_path_factory.mktemp("text") / "corpus"
+    shutil.copytree(corpus, text)
+    data = dataclasses.replace(tiny.data, source=f"files:{text}/*.txt")
     model = dataclasses.replace(tiny.model, vocab=0)
     steps = dataclasses.replace(tiny.train, steps=4, eval_tokens=0)
     config = dataclasses.replace(tiny, data=data, model=model, train=steps)
@@ -38,14 +43,14 @@ def test_generated_text_begins_with_the_prompt_and_is_seeded(run):
     one, two = (generate_run(run[1], "the cat", tokens=8, seed=s) for s in (0, 0))
     assert one == two
     assert one.startswith("the cat")
-    assert open_run(run[1])[2] == 4
+    assert open_run(run[1]).record["step"] == 4
 
 
 def test_a_folder_without_a_run_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match=r"config\.json: No such file"):
         open_run(tmp_path)
     (tmp_path / "config.json").write_text("{broken")
-    with pytest.raises(UserError, match=r"config\.json: Expecting"):
+    with pytest.raises(UserError, match=r"config\.json: "):
         open_run(tmp_path)
 
 
@@ -60,3 +65,31 @@ def test_tokens_of_another_tokenizer_are_refused(run, corpus, tmp_path):
     write_store(tmp_path / "tokens", data)
     with pytest.raises(UserError, match="another tokenizer"):
         evaluate_run(run[1], source=f"tokens:{tmp_path}/tokens")
+
+
+def test_a_run_trained_on_a_larger_mesh_opens_here(run, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run[1], out)
+    stored = json.loads((out / "config.json").read_text())
+    stored["train"]["mesh"]["data"] = 64
+    (out / "config.json").write_text(json.dumps(stored))
+    assert generate_run(out, "the", tokens=4) == generate_run(run[1], "the", tokens=4)
+
+
+def test_a_damaged_checkpoint_is_told(run, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(run[1], out)
+    shutil.copytree(out / "checkpoints" / "00000004", out / "checkpoints" / "00000009")
+    (out / "checkpoints" / "00000009" / "record.json").write_text("{}")
+    assert open_run(out).record["step"] == 4
+    assert "left out a damaged checkpoint" in capsys.readouterr().err
+
+
+def test_a_source_that_changed_is_refused_but_text_is_still_generated(run):
+    folder = Path(run[0].config.data.source.removeprefix("files:")).parent
+    before = generate_run(run[1], "the cat", tokens=4)
+    (folder / "new.txt").write_text("zebra quilt")
+    with pytest.raises(UserError, match="trained on other data"):
+        evaluate_run(run[1])
+    shutil.rmtree(folder)
+    assert generate_run(run[1], "the cat", tokens=4) == before

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from uets_jax.data.windows import chain_ids
 from uets_jax.errors import NonFiniteLossError, StoppedError, UserError
 from uets_jax.models.presets import read_config
-from uets_jax.report.metrics import read_metrics
+from uets_jax.report.metrics import MetricsWriter, read_metrics
 from uets_jax.train import loop
 from uets_jax.train.finished import open_run
 
@@ -67,6 +68,7 @@ def test_a_run_leaves_everything_that_is_promised(whole):
     names = {p.name for p in out.iterdir()}
     assert names == {
         "config.json",
+        "tokenizer.json",
         "metrics.jsonl",
         "summary.json",
         "report.html",
@@ -115,7 +117,7 @@ def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(
 
         return once
 
-    write = loop.MetricsWriter.write
+    write = MetricsWriter.write
 
     def noted(self, record):
         if "loss" in record:
@@ -123,7 +125,7 @@ def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(
         write(self, record)
 
     monkeypatch.setattr(loop, "compile_step", watched)
-    monkeypatch.setattr(loop.MetricsWriter, "write", noted)
+    monkeypatch.setattr(MetricsWriter, "write", noted)
     quiet = with_(config, "train", steps=5, eval_every=0, checkpoint_every=0)
     loop.train(quiet, tmp_path / "run")
     kinds = [kind for kind, _ in events]
@@ -138,6 +140,15 @@ def test_ids_are_chained_in_the_order_consumed(whole, config):
     for step in range(8):
         chain = chain_ids(chain, session.windows.order(step))
     assert chain == result.summary["data_sha256"]
+
+
+def test_a_stream_in_another_order_has_another_hash(
+    whole, config, tmp_path, monkeypatch
+):
+    same = lambda windows, start, stop: (windows[0] for _ in range(start, stop))
+    monkeypatch.setattr(loop, "stream", same)
+    summary = loop.train(config, tmp_path / "run").summary
+    assert summary["data_sha256"] != whole[0].summary["data_sha256"]
 
 
 class Killed(BaseException):
@@ -185,8 +196,6 @@ def test_resume_without_a_checkpoint_starts_at_zero_and_says_so(
 def test_a_damaged_checkpoint_is_left_out_for_the_one_before(
     whole, config, tmp_path, capsys
 ):
-    import shutil
-
     out = tmp_path / "run"
     shutil.copytree(whole[1], out)
     (out / "checkpoints" / "00000008" / "record.json").write_text("{}")
@@ -195,31 +204,50 @@ def test_a_damaged_checkpoint_is_left_out_for_the_one_before(
     assert "left out a damaged checkpoint" in capsys.readouterr().err
 
 
-def test_a_finished_run_resumes_to_itself(whole, config, tmp_path):
-    import shutil
+def test_what_a_signal_saves_outlives_damaged_newer_checkpoints(
+    whole, config, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    shutil.copytree(whole[1], out)
+    for step in ("00000004", "00000008"):
+        (out / "checkpoints" / step / "record.json").write_text("{}")
+    stop_at(monkeypatch, 3, "SIGTERM")
+    with pytest.raises(StoppedError, match="SIGTERM at step 3"):
+        loop.train(config, out, resume=True)
+    monkeypatch.undo()
+    assert open_run(out).record["step"] == 3
+    loop.train(config, out, resume=True)
+    identical(out, whole)
 
+
+def test_a_finished_run_resumes_to_itself(whole, config, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(whole[1], out)
     loop.train(config, out, resume=True)
     identical(out, whole)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_saves_the_step_it_came_in(name, whole, config, tmp_path, monkeypatch):
-    real, out = loop.chain_ids, tmp_path / "run"
-    steps = []
+def stop_at(monkeypatch, step, name):
+    """Lets a signal come during the given step of a run."""
+    real, steps = loop.chain_ids, []
 
     def chain(previous, ids):
         steps.append(None)
-        if len(steps) == 3:
+        if len(steps) == step:
             os.kill(os.getpid(), signal.Signals[name])
         return real(previous, ids)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "chain_ids", chain)
-        with pytest.raises(StoppedError, match=f"{name} at step 3"):
-            loop.train(config, out)
-    assert open_run(out)[2] == 3
+    monkeypatch.setattr(loop, "chain_ids", chain)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_the_step_it_came_in(name, whole, config, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    stop_at(monkeypatch, 3, name)
+    with pytest.raises(StoppedError, match=f"{name} at step 3"):
+        loop.train(config, out)
+    monkeypatch.undo()
+    assert open_run(out).record["step"] == 3
     loop.train(config, out, resume=True)
     identical(out, whole)
 
@@ -228,7 +256,9 @@ def test_a_loss_that_stops_being_finite_ends_the_run(config, tmp_path):
     poison = optax.stateless(
         lambda updates, params: jax.tree.map(lambda u: u * np.nan, updates)
     )
-    with pytest.raises(NonFiniteLossError, match=r"step 2.*learning-rate"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"at step 2; lower --optim\.learning-rate"
+    ):
         loop.train(config, tmp_path / "run", overrides={"tx": poison})
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert records[0]["loss"] > 0
@@ -236,19 +266,33 @@ def test_a_loss_that_stops_being_finite_ends_the_run(config, tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_a_last_update_that_diverges_is_no_finished_run(config, tmp_path):
+    poison = optax.stateless(
+        lambda updates, params: jax.tree.map(lambda u: u * np.nan, updates)
+    )
+    one = with_(config, "train", steps=1)
+    with pytest.raises(NonFiniteLossError, match="valid_loss is nan at step 1"):
+        loop.train(one, tmp_path / "run", overrides={"tx": poison})
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_run_whose_first_step_fails_leaves_its_folder_free(
+    config, tmp_path, monkeypatch
+):
+    def broken(program, mesh):
+        raise UserError("no compiler")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "compile_step", broken)
+        with pytest.raises(UserError, match="no compiler"):
+            loop.train(config, tmp_path / "run")
+    short = with_(config, "train", steps=1)
+    assert loop.train(short, tmp_path / "run").summary["steps"] == 1
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten(whole, config):
     with pytest.raises(UserError, match="holds a run"):
         loop.train(config, whole[1])
-
-
-def test_other_data_is_refused_on_resume(whole, config, tmp_path, corpus):
-    import shutil
-
-    out = tmp_path / "run"
-    shutil.copytree(whole[1], out)
-    other = with_(config, "data", source=f"files:{corpus}/[0-2]*.txt")
-    with pytest.raises(UserError, match="other data"):
-        loop.train(other, out, resume=True)
 
 
 def test_too_little_text_is_one_clear_line_and_leaves_no_run(config, tmp_path):

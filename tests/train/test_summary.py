@@ -7,7 +7,6 @@ from uets_jax.train.summary import (
     params_sha256,
     sample_texts,
     unigram_bits_per_byte,
-    write_json,
 )
 
 
@@ -22,14 +21,6 @@ def test_the_hash_of_parameters_sees_values_shapes_and_names():
     hashes = [params_sha256(p) for p in (base, *others)]
     assert len(set(hashes)) == 5
     assert params_sha256({"b": jnp.ones(2), "a": jnp.arange(6.0)}) == hashes[0]
-
-
-def test_json_replaces_the_old_file_in_one_piece(tmp_path):
-    path = tmp_path / "summary.json"
-    write_json(path, {"a": 1})
-    write_json(path, {"a": 2})
-    assert path.read_text() == '{\n  "a": 2\n}\n'
-    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_samples_continue_held_out_documents(tiny, corpus):

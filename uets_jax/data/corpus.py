@@ -10,12 +10,13 @@ from collections.abc import Iterator
 
 from uets_jax.data.builtin import read_builtin
 from uets_jax.data.faults import Faults, OnError
-from uets_jax.data.files import read_files
-from uets_jax.data.jsonl import read_jsonl
+from uets_jax.data.files import matching, read_files
+from uets_jax.data.jsonl import parse, read_jsonl
 from uets_jax.data.tfds import read_tfds
 from uets_jax.errors import UserError, nearest
 
 READERS = {"files": read_files, "jsonl": read_jsonl, "tfds": read_tfds}
+LOOK_UP = {"files": matching, "jsonl": parse}  # the paths of a pattern
 
 
 class Reader:
@@ -56,6 +57,18 @@ def documents(spec: str, on_error: OnError = "error") -> Reader:
         `error`, a pattern that matches nothing, no usable document at all.
     """
     return Reader(spec, on_error)
+
+
+def check(spec: str) -> None:
+    """Looks whether a source spec names something, and reads nothing.
+
+    Raises:
+      UserError: an unknown scheme, or a pattern that matches nothing.
+    """
+    _check(spec)
+    scheme, _, rest = spec.partition(":")
+    if scheme in LOOK_UP:
+        LOOK_UP[scheme](rest)
 
 
 def _check(spec: str) -> None:

@@ -11,7 +11,7 @@ from uets_jax.errors import UserError
 
 def read_jsonl(rest: str, faults: Faults) -> Iterator[str]:
     """The texts of every line of every file that matches; blank lines don't count."""
-    paths, key = _parse(rest)
+    paths, key = parse(rest)
     for path in paths:
         empty = True
         try:
@@ -30,9 +30,15 @@ def read_jsonl(rest: str, faults: Faults) -> Iterator[str]:
             faults.report(path, bad)
 
 
-def _parse(rest: str) -> tuple[list[str], str]:
-    """Paths and key; a last `:name` is part of the path where such a file exists."""
-    found = re.fullmatch(r"(.*):([^\W\d]\w*)", rest, re.DOTALL)
+def parse(rest: str) -> tuple[list[str], str]:
+    """Paths and key; a last `:name` is part of the path where such a file exists.
+
+    A key has letters, digits, `_`, `-` and `.`; without one it is "text".
+
+    Raises:
+      UserError: nothing matches.
+    """
+    found = re.fullmatch(r"(.*):([\w.-]+)", rest, re.DOTALL)
     if not found:
         return matching(rest), "text"
     try:

@@ -7,6 +7,7 @@ trained on a sample of the training side; then tokens are written as they come.
 import dataclasses
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -55,9 +56,35 @@ class Plan:
     @property
     def key(self) -> str:
         """sha256 that names the store."""
-        given = self.tokenizer
-        name = given.hash if isinstance(given, Tokenizer) else given
-        return self.digest(name, self.skipped)
+        return self.digest(self.vocabulary, self.skipped)
+
+    @property
+    def vocabulary(self) -> Any:
+        """What decides the tokenizer besides the text, ready for JSON."""
+        if isinstance(self.tokenizer, Tokenizer):
+            return self.tokenizer.hash
+        return self.tokenizer if self.whole else [self.tokenizer, "parts"]
+
+    @property
+    def share(self) -> float:
+        """Share of the training text that makes `SAMPLE` bytes; may be above 1."""
+        return SAMPLE / int(self._training("sizes").sum())
+
+    @property
+    def whole(self) -> bool:
+        """Whole documents can be drawn: those drawn have half of the bytes wanted.
+
+        Where documents are large, none or one may be; then parts of all are taken.
+        """
+        sizes = self._training("sizes")
+        drawn = sizes[_drawn(self._training("hashes"), self.share)]
+        return 2 * int(drawn.sum()) >= min(SAMPLE, int(sizes.sum()))
+
+    def _training(self, field: str) -> np.ndarray:
+        """`field` of the survey, for the documents of the training side."""
+        found = self.surveys[0]
+        values = getattr(found, field)
+        return values if self.cut < 0 else values[found.hashes > self.cut]
 
 
 def make_plan(data: DataConfig) -> Plan:
@@ -78,7 +105,7 @@ def fit_tokenizer(plan: Plan, folder: Path) -> Tokenizer:
     """The plan's tokenizer; a trained one is kept in `folder` under its content."""
     if not isinstance(plan.tokenizer, int):
         return plan.tokenizer
-    path = folder / f"{plan.digest(plan.tokenizer)[:32]}.json"
+    path = folder / f"{plan.digest(plan.vocabulary)[:32]}.json"
     if not path.exists():
         trained = train_bpe(_sample(plan), plan.tokenizer)
         with fresh_file(path) as stream:
@@ -181,13 +208,23 @@ def _shown(texts: Iterable[str], total: int) -> Iterable[str]:
 
 
 def _sample(plan: Plan) -> Iterator[str]:
-    """Training documents of about `SAMPLE` bytes in all, chosen by their hashes."""
-    found = plan.surveys[0]
-    train = found.sizes if plan.cut < 0 else found.sizes[found.hashes > plan.cut]
-    share, left = SAMPLE / int(train.sum()), SAMPLE
+    """Training text of at most `SAMPLE` bytes, and of at least half where there is.
+
+    Documents are drawn by their hashes; where those drawn are too few, the beginning of
+    every document is taken, in proportion to its length.
+    """
+    whole, share, left = plan.whole, plan.share, SAMPLE
     for side, text in _sides(plan):
         raw = text.encode()
-        chosen = (document_hash(raw) & 0xFFFFFF) < share * 2**24
-        if side == "train" and chosen and left > 0:
-            yield raw[:left].decode(errors="ignore")
-            left -= len(raw)
+        if whole:
+            size = len(raw) if _drawn(document_hash(raw), share) else 0
+        else:
+            size = math.ceil(share * len(raw))
+        if side == "train" and min(size, left) > 0:
+            yield raw[: min(size, left)].decode(errors="ignore")
+            left -= size
+
+
+def _drawn(hashes: Any, share: float) -> Any:
+    """Which documents are in a sample of about that share, by their hashes."""
+    return (hashes & 0xFFFFFF) < share * 2**24

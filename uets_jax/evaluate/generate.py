@@ -12,7 +12,7 @@ from uets_jax.types import Params
 
 
 @functools.lru_cache(maxsize=16)
-def compile_sampler(program: Program, tokens: int, top_k: int):
+def compile_sampler(program: Program, tokens: int, top_k: int, vocab: int):
     """Jits `(params, window [B, L], filled, temperature, key) -> [B, tokens]`.
 
     `window` holds the prompt in its first `filled` places; when it is full it slides.
@@ -29,7 +29,7 @@ def compile_sampler(program: Program, tokens: int, top_k: int):
 
         def step(carry, key):
             window, filled = carry
-            last = program.logits(params, window)[:, filled - 1]
+            last = program.logits(params, window)[:, filled - 1, :vocab]
             chosen = choose_token(last, temperature, top_k, key)
             full = filled == length
             window = jnp.where(full, jnp.roll(window, -1, axis=1), window)
@@ -63,17 +63,23 @@ def generate(
     prompt: np.ndarray,
     *,
     context: int,
+    vocab: int,
     tokens: int,
     rows: int = 1,
     temperature: float = 0.8,
     top_k: int = 50,
     seed: int = 0,
 ) -> np.ndarray:
-    """`rows` continuations [rows, tokens] of the token ids `prompt`, of any length."""
+    """`rows` continuations [rows, tokens] of the token ids `prompt`, of any length.
+
+    Args:
+      context: tokens that the model sees at once.
+      vocab: ids that the tokenizer knows; a padded model may have more rows.
+    """
     prompt = np.asarray(prompt, np.int32)[-context:]
     window = np.zeros((rows, context), np.int32)
     window[:, : len(prompt)] = prompt[None, :]
-    sample = compile_sampler(program, tokens, top_k)
+    sample = compile_sampler(program, tokens, top_k, vocab)
     out = sample(
         params,
         jnp.asarray(window),

@@ -40,9 +40,14 @@ def forward_flops(m: ModelConfig, length: int) -> int:
 
 
 def train_flops(m: ModelConfig, length: int) -> int:
-    """Of forward and backward, per token; `remat` adds one more pass of the blocks."""
+    """Of forward and backward, per token.
+
+    `remat` adds one more pass of the blocks, less their last matrix: nothing in the
+    backward pass needs its output.
+    """
     forward = forward_flops(m, length)
-    again = forward - 2 * m.width * m.vocab if m.remat else 0
+    last = 2 * m.width * (m.vocab + m.depth * m.hidden)
+    again = forward - last if m.remat else 0
     return 3 * forward + again
 
 

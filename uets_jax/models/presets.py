@@ -121,8 +121,24 @@ def read_config(path: Path) -> ExperimentConfig:
       UserError: naming the file, if it can't be read or is no config.
     """
     try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return from_dict(_parsed(path.read_bytes()))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
+    except (UserError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _parsed(raw: bytes) -> Any:
+    """The value that JSON text in UTF-8 stands for."""
+    try:
+        return json.loads(raw.decode())
+    except json.JSONDecodeError as error:
+        why = f"line {error.lineno} column {error.colno}: {error.msg}"
+    except UnicodeDecodeError:
+        why = "not UTF-8 text"
+    except RecursionError:
+        why = "nested too deeply"
+    except ValueError as error:
+        why = str(error)
+    mend = "mend the file or print a valid one with --print-config"
+    raise UserError(f"not JSON ({why}); {mend}")

@@ -61,6 +61,7 @@ def _environment(run: Run) -> dict[str, Any]:
         "parameters sha256": s.get("params_sha256"),
         "data sha256": s.get("data_sha256"),
         "corpus sha256": s.get("corpus_sha256"),
+        "tokenizer sha256": s.get("tokenizer_sha256"),
         "FLOPs counted": s.get("flops_source"),
     }
     return {k: v for k, v in found.items() if v not in (None, "")}

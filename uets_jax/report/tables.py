@@ -31,21 +31,23 @@ def comparison(runs: Sequence[Run]) -> str:
 
 def _doubts(runs: Sequence[Run]) -> list[str]:
     """Why some of the figures may not be compared."""
-    data = {str(r.summary.get("corpus_sha256")) for r in runs} - {"None"}
-    settings = [r.config.get("data") for r in runs]
-    tokenizers = {str(d.get("tokenizer")) for d in settings if isinstance(d, dict)}
     said = []
-    if len(data) > 1:
+    if _differ(runs, "corpus_sha256"):
         said.append(
             "The corpora differ: bits per byte are comparable only if the "
             "validation texts are the same."
         )
-    if len(tokenizers) > 1:
+    if _differ(runs, "tokenizer_sha256"):
         said.append(
             "The tokenizers differ: losses and perplexities per token are not "
             "comparable, bits per byte are."
         )
     return said
+
+
+def _differ(runs: Sequence[Run], key: str) -> bool:
+    """Whether the runs that have `key` in their summary have different values there."""
+    return len({str(run.summary.get(key)) for run in runs} - {"None"}) > 1
 
 
 def reach(runs: Sequence[Run]) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from jaxtyping import PyTree
 
 from uets_jax.errors import UserError
 
+Check = Callable[[dict[str, Any]], None]
+
 _TEMPORARY = ".tmp-"
+_DAMAGED = ".damaged"
 
 
 class CorruptCheckpointError(RuntimeError):
@@ -49,10 +53,12 @@ def save(root: Path, state: PyTree, record: dict[str, Any], keep: int = 2) -> Pa
             if final.exists():
                 shutil.rmtree(final)
             os.replace(temporary, final)
-            for old in steps(root)[:-keep]:
+            older = [s for s in steps(root) if s != step]
+            for old in older[: len(older) - keep + 1]:
                 shutil.rmtree(root / f"{old:08d}")
         _barrier("checkpoint-end")
     except (OSError, ValueError) as error:
+        sweep(root)
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{final}: the checkpoint could not be written ({reason}); make room or "
@@ -62,11 +68,10 @@ def save(root: Path, state: PyTree, record: dict[str, Any], keep: int = 2) -> Pa
 
 
 def steps(root: Path) -> list[int]:
-    """The steps that have a complete checkpoint, rising."""
+    """The steps that have a checkpoint, rising; renamed only when complete."""
     if not root.is_dir():
         return []
-    found = (p for p in root.iterdir() if p.name.isdecimal())
-    return sorted(int(p.name) for p in found if (p / "manifest.json").exists())
+    return sorted(int(p.name) for p in root.iterdir() if p.name.isdecimal())
 
 
 def sweep(root: Path) -> None:
@@ -75,8 +80,24 @@ def sweep(root: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def load(path: Path, abstract: PyTree) -> tuple[PyTree, dict[str, Any]]:
+def set_aside(root: Path, above: int) -> None:
+    """Renames the checkpoints above a step: damaged, and no longer counted."""
+    for step in steps(root):
+        if step > above:
+            aside = root / f"{step:08d}{_DAMAGED}"
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(root / f"{step:08d}", aside)
+
+
+def load(
+    path: Path, abstract: PyTree, check: Check = lambda record: None
+) -> tuple[PyTree, dict[str, Any]]:
     """Reads the checkpoint at `path` into the shapes and shardings of `abstract`.
+
+    Args:
+      path: the checkpoint.
+      abstract: what the state looks like.
+      check: raises if the record is not of the run that is to go on.
 
     Raises:
       CorruptCheckpointError: if a file is missing or differs from its checksum.
@@ -86,6 +107,7 @@ def load(path: Path, abstract: PyTree) -> tuple[PyTree, dict[str, Any]]:
 
     verify(path)
     record = json.loads((path / "record.json").read_text("utf-8"))
+    check(record)
     stored, wanted = record.pop("tree"), _shapes(abstract)
     for leaf in sorted({*stored, *wanted}):
         if stored.get(leaf) != wanted.get(leaf):
@@ -97,13 +119,13 @@ def load(path: Path, abstract: PyTree) -> tuple[PyTree, dict[str, Any]]:
 
 
 def load_newest(
-    root: Path, abstract: PyTree
+    root: Path, abstract: PyTree, check: Check = lambda record: None
 ) -> tuple[tuple[PyTree, dict[str, Any]] | None, list[str]]:
     """((state, record) of the newest intact checkpoint or None, what was damaged)."""
     damaged = []
     for step in reversed(steps(root)):
         try:
-            return load(root / f"{step:08d}", abstract), damaged
+            return load(root / f"{step:08d}", abstract, check), damaged
         except CorruptCheckpointError as error:
             damaged.append(str(error))
     return None, damaged

@@ -1,35 +1,72 @@
 """Opening a run that exists: evaluate it, generate from it."""
 
 import dataclasses
+import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
-from uets_jax.data.store import prepare
+from uets_jax.build import build
+from uets_jax.config import ExperimentConfig, MeshConfig
+from uets_jax.data.loading import load
+from uets_jax.data.store import TokenStore, prepare
+from uets_jax.data.tokenizer import Tokenizer
 from uets_jax.errors import UserError
 from uets_jax.models.presets import read_config
+from uets_jax.step import Program
 from uets_jax.train import checkpoint
-from uets_jax.train.loop import validation
-from uets_jax.train.mesh import abstract_state
-from uets_jax.train.session import Session, open_session
+from uets_jax.train.mesh import abstract_state, check_rows, make_mesh
+from uets_jax.train.run import check_same_data
+from uets_jax.train.session import Session, use_compilation_cache
 from uets_jax.train.summary import continuation
+from uets_jax.train.validation import validation
 from uets_jax.types import TrainState
 
 
-def open_run(run: Path) -> tuple[Session, TrainState, int]:
-    """(session, state, step) of the newest intact checkpoint.
+class OpenRun(NamedTuple):
+    """The newest intact checkpoint of a run, and what it needs; no training text."""
+
+    path: Path
+    config: ExperimentConfig
+    program: Program
+    mesh: Mesh
+    tokenizer: Tokenizer
+    state: TrainState
+    record: dict[str, Any]
+
+
+def open_run(run: Path) -> OpenRun:
+    """Reads config, tokenizer and the newest intact checkpoint of a run.
 
     Raises:
       UserError: if the folder holds no complete checkpoint.
     """
-    root = Path(run).absolute() / "checkpoints"
-    session = open_session(read_config(Path(run) / "config.json"))
-    abstract = abstract_state(session.program, session.mesh)
-    found, _ = checkpoint.load_newest(root, abstract)
+    path = Path(run).absolute()
+    config = read_config(path / "config.json")
+    use_compilation_cache(config.data.cache)
+    program, mesh = build(config), usable_mesh(config)
+    found, damaged = checkpoint.load_newest(
+        path / "checkpoints", abstract_state(program, mesh)
+    )
+    for what in damaged:
+        print(f"left out a damaged checkpoint: {what}", file=sys.stderr)
     if found is None:
         raise UserError(f"{run}: no complete checkpoint; train on with --resume {run}")
-    state, record = found
-    return session, state, record["step"]
+    tokenizer = load(str(path / "tokenizer.json"))
+    return OpenRun(path, config, program, mesh, tokenizer, *found)
+
+
+def usable_mesh(config: ExperimentConfig) -> Mesh:
+    """The run's own mesh, or one device where that does not fit this machine."""
+    try:
+        mesh = make_mesh(config.train.mesh)
+        rows = config.train.batch // config.train.microbatches
+        check_rows(rows, mesh, "train.batch")
+    except UserError:
+        return make_mesh(MeshConfig(data=1))
+    return mesh
 
 
 def evaluate_run(
@@ -39,25 +76,39 @@ def evaluate_run(
 
     Args:
       run: the run's folder.
-      source: a data source; empty: the run's own. All of its text is read, encoded
-        with the run's tokenizer; a `tokens:` source must have that tokenizer already.
+      source: a data source; empty: the run's own, which must not have changed. Text is
+        encoded with the run's tokenizer and read whole; a `tokens:` source must have
+        that tokenizer and has splits of its own.
       split: train or valid.
-      tokens: at most so many; 0: all.
+      tokens: at most so many, from the beginning; 0: all.
     """
-    session, state, step = open_run(run)
+    opened = open_run(run)
     if source:
-        tokenizer = Path(session.store.directory) / "tokenizer.json"
-        data = dataclasses.replace(
-            session.config.data,
-            source=source,
-            valid_source="" if source.startswith("tokens:") else source,
-            tokenizer=str(tokenizer),
-        )
-        store = prepare(data)
-        if store.tokenizer.hash != session.store.tokenizer.hash:
-            raise UserError(f"--source {source}: encoded with another tokenizer")
-        session = dataclasses.replace(session, store=store)
-    return {"step": step, **validation(session, state, split, tokens)}
+        store = other_store(opened, source)
+    else:
+        store = prepare(opened.config.data)
+        check_same_data(opened.path, opened.record, store.fingerprint)
+    session = Session(opened.config, store, opened.program, opened.mesh)
+    found = validation(session, opened.state.params, split, tokens)
+    return {"step": opened.record["step"], **found}
+
+
+def other_store(opened: OpenRun, source: str) -> TokenStore:
+    """Another source in the tokens of a run.
+
+    Raises:
+      UserError: if it is a token store of another tokenizer.
+    """
+    data = dataclasses.replace(
+        opened.config.data,
+        source=source,
+        valid_source="" if source.startswith("tokens:") else source,
+        tokenizer=str(opened.path / "tokenizer.json"),
+    )
+    store = prepare(data)
+    if store.tokenizer.hash != opened.tokenizer.hash:
+        raise UserError(f"--source {source}: encoded with another tokenizer")
+    return store
 
 
 def generate_run(
@@ -69,8 +120,9 @@ def generate_run(
     seed: int = 0,
 ) -> str:
     """Text that a run's model puts after `prompt`."""
-    session, state, _ = open_run(run)
-    tokenizer = session.store.tokenizer
+    opened = open_run(run)
+    tokenizer = opened.tokenizer
     ids = np.concatenate([[tokenizer.eot], tokenizer.encode(prompt)]).astype(np.int32)
     settings = {"temperature": temperature, "top_k": top_k, "seed": seed}
-    return prompt + continuation(session, state, ids, tokens=tokens, **settings)
+    model = (opened.program, opened.config, tokenizer, opened.state.params)
+    return prompt + continuation(*model, ids, tokens=tokens, **settings)

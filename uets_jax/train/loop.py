@@ -4,29 +4,26 @@ Per step: take a batch, dispatch the step, read the metrics of the step before. 
 steps: validate, save. A signal saves and stops; a non-finite loss stops.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from uets_jax.config import ExperimentConfig, to_json, window_length
+from uets_jax.config import ExperimentConfig, window_length
 from uets_jax.data.windows import chain_ids, stream
 from uets_jax.errors import NonFiniteLossError, StoppedError, UserError
-from uets_jax.evaluate.perplexity import bits_per_byte, perplexity, target_bytes
-from uets_jax.measure.energy import EnergyMeter
 from uets_jax.measure.flops import forward_flops, step_flops
 from uets_jax.measure.ledger import Ledger
-from uets_jax.report.metrics import MetricsWriter, cut_back
-from uets_jax.report.progress import Progress
-from uets_jax.train import checkpoint
 from uets_jax.train.interrupts import Interrupts
-from uets_jax.train.mesh import abstract_state, compile_step, put_batch
-from uets_jax.train.session import Session, open_session
+from uets_jax.train.mesh import compile_step, put_batch
+from uets_jax.train.run import Pending, Run, begin, describe, save
+from uets_jax.train.session import open_session
 from uets_jax.train.summary import finish
-from uets_jax.types import TrainState
+from uets_jax.train.validation import validation
+from uets_jax.types import Batch, TrainState
 
 
 class Result(NamedTuple):
@@ -42,33 +39,6 @@ class Phase(NamedTuple):
 
     config: ExperimentConfig
     end: int
-
-
-class Pending(NamedTuple):
-    """A step that was dispatched and whose metrics have not been read."""
-
-    step: int
-    flops: int  # charged up to and with this step
-    metrics: Mapping[str, jax.Array]
-
-
-@dataclasses.dataclass
-class Run:
-    """What changes while a run goes on; a checkpoint holds all of it."""
-
-    session: Session
-    out: Path
-    state: TrainState
-    step: int
-    chain: str  # of the ids consumed so far
-    ledger: Ledger
-    meter: EnergyMeter
-    metrics: MetricsWriter
-    progress: Progress
-    pending: Pending | None = None
-    last_valid: dict[str, float | int] = dataclasses.field(default_factory=dict)
-    last_loss: float = math.nan
-    saved: int = -1
 
 
 def train(
@@ -95,14 +65,12 @@ def train(
     if not resume and (out / "config.json").exists():
         raise UserError(f"{out}: holds a run; use --resume {out} or another --out")
     session = open_session(config, overrides)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(to_json(session.config), "utf-8")
-    run = _begin(session, out, resume, ledger)
+    run = begin(session, out, resume, ledger, sorted(overrides or {}))
     with run.metrics, run.progress, Interrupts() as interrupts:
         for phase in phases(session.config):
             _run_phase(run, phase, interrupts)
         if run.saved != run.step:
-            _save(run)
+            save(run)
     summary = finish(run)
     return Result(session.config, run.state, summary)
 
@@ -110,58 +78,6 @@ def train(
 def phases(config: ExperimentConfig) -> tuple[Phase, ...]:
     """The run's stretches of constant shapes: one, until something grows."""
     return (Phase(config, config.train.steps),)
-
-
-def _begin(session: Session, out: Path, resume: bool, ledger: Ledger) -> Run:
-    """A fresh run, or the newest intact checkpoint of an old one."""
-    ledger.switch("compile")
-    state, record, notes = None, {"step": 0, "chain": ""}, []
-    if resume:
-        state, record, notes = _restore(session, out / "checkpoints")
-        cut_back(out / "metrics.jsonl", record["step"])
-    if state is None:
-        state = session.initial_state()
-    else:
-        ledger.carry(record["ledger"])
-    config = session.config
-    run = Run(
-        session=session,
-        out=out,
-        state=state,
-        step=record["step"],
-        chain=record["chain"],
-        ledger=ledger,
-        meter=EnergyMeter(),
-        metrics=MetricsWriter(out / "metrics.jsonl"),
-        progress=Progress(config.train.steps, record["step"], config.train.log_every),
-        last_valid=record.get("last_valid", {}),
-        last_loss=record.get("last_loss", math.nan),
-        saved=record["step"] if resume and record["step"] else -1,
-    )
-    for note in notes:
-        run.progress.note(note)
-        run.metrics.write({"step": run.step, "event": "resume", "detail": note})
-    return run
-
-
-def _restore(
-    session: Session, root: Path
-) -> tuple[TrainState | None, dict[str, Any], list[str]]:
-    """(state or None, record, what to tell): the newest checkpoint that verifies."""
-    abstract = abstract_state(session.program, session.mesh)
-    found, damaged = checkpoint.load_newest(root, abstract)
-    notes = [f"left out a damaged checkpoint: {what}" for what in damaged]
-    if found is None:
-        start = {"step": 0, "chain": ""}
-        return None, start, [*notes, "no complete checkpoint: starting at step 0"]
-    state, record = found
-    stored, have = record["data_sha256"], session.store.fingerprint
-    if stored != have:
-        raise UserError(
-            f"{root}: was trained on other data ({stored[:12]}, now {have[:12]}); "
-            "restore data.source as it was"
-        )
-    return state, record, [*notes, f"resumed at step {record['step']}"]
 
 
 def _run_phase(run: Run, phase: Phase, interrupts: Interrupts) -> None:
@@ -177,13 +93,13 @@ def _run_phase(run: Run, phase: Phase, interrupts: Interrupts) -> None:
         pool = put_batch(batch, session.mesh)
         run.state, metrics = step_fn(run.state, pool, None)
         run.ledger.switch("train")
-        run.chain = chain_ids(run.chain, session.windows.order(run.step))
+        run.chain = chain_ids(run.chain, _consumed(run, batch))
         run.step += 1
         run.ledger.charge(cost)
         _read(run)
         run.pending = Pending(run.step, run.ledger.training_flops(), metrics)
         category = "train"
-        _at_fixed_steps(run, phase)
+        _at_fixed_steps(run)
         if interrupts.caught and run.step < phase.end:
             _stop(run, interrupts.caught)
         run.ledger.switch("data")
@@ -191,7 +107,14 @@ def _run_phase(run: Run, phase: Phase, interrupts: Interrupts) -> None:
     _read(run)
 
 
-def _at_fixed_steps(run: Run, phase: Phase) -> None:
+def _consumed(run: Run, batch: Batch) -> np.ndarray:
+    """The ids of the step's rows; of several processes, each has but its share."""
+    if jax.process_count() == 1:
+        return np.asarray(batch.ids)
+    return run.session.windows.order(run.step)
+
+
+def _at_fixed_steps(run: Run) -> None:
     """Validation, then a checkpoint, where the config asks for them."""
     train, last = run.session.config.train, run.step == run.session.config.train.steps
     due = lambda every: last or (every and run.step % every == 0)
@@ -200,7 +123,7 @@ def _at_fixed_steps(run: Run, phase: Phase) -> None:
         _validate(run)
     if due(train.checkpoint_every):
         _read(run)
-        _save(run)
+        save(run)
 
 
 def _read(run: Run) -> None:
@@ -210,37 +133,43 @@ def _read(run: Run) -> None:
     step, flops, metrics = run.pending
     run.pending = None
     values = {k: float(v) for k, v in jax.device_get(dict(metrics)).items()}
+    describe(run)
     run.ledger.charge({}, tokens=int(values.pop("targets")))
     seconds = round(run.ledger.training_seconds(), 4)
     counts = {"tokens": run.ledger.tokens, "flops": flops, "seconds": seconds}
-    record = {"step": step, **values, **counts}
-    run.metrics.write(record)
+    run.metrics.write({"step": step, **values, **counts})
     run.progress.update(step, values["loss"], run.ledger.tokens)
     run.last_loss = values["loss"]
-    if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-        run.metrics.flush()
-        raise NonFiniteLossError(
-            f"{run.out}: loss {values['loss']}, gradient norm {values['grad_norm']} at "
-            f"step {step}; lower --optim.learning-rate, or see metrics.jsonl"
-        )
+    for name in ("loss", "grad_norm"):
+        _check_finite(run, name, values[name], step)
+
+
+def _check_finite(run: Run, name: str, value: float, step: int) -> None:
+    """Raises `NonFiniteLossError`, with everything measured on disk."""
+    if math.isfinite(value):
+        return
+    run.metrics.flush()
+    raise NonFiniteLossError(
+        f"{run.out}: {name} is {value} at step {step}; lower --optim.learning-rate in "
+        "a new --out; metrics.jsonl has the steps before"
+    )
 
 
 def _validate(run: Run) -> None:
     """Loss on held-out text, into the metrics."""
     session, before = run.session, run.ledger.switch("eval")
     limit = session.config.train.eval_tokens
-    found = validation(session, run.state, "valid", limit)
+    found = validation(session, run.state.params, "valid", limit)
     per_token = forward_flops(session.config.model, window_length(session.config))
     run.ledger.charge({"evaluation": per_token * int(found["valid_tokens"])})
     run.last_valid = found
-    record = {
-        "step": run.step,
-        **found,
+    counts = {
         "tokens": run.ledger.tokens,
         "flops": run.ledger.training_flops(),
         "seconds": round(run.ledger.training_seconds(), 4),
     }
-    run.metrics.write(record)
+    run.metrics.write({"step": run.step, **found, **counts})
+    _check_finite(run, "valid_loss", found["valid_loss"], run.step)
     run.progress.note(
         f"step {run.step}: validation loss {found['valid_loss']:.4f}, "
         f"{found['bits_per_byte']:.4f} bits per byte"
@@ -248,46 +177,11 @@ def _validate(run: Run) -> None:
     run.ledger.switch(before)
 
 
-def validation(
-    session: Session, state: TrainState, split: str, tokens: int
-) -> dict[str, float | int]:
-    """`valid_loss`, `perplexity`, `bits_per_byte` and counts on a split."""
-    put = lambda batch: put_batch(batch, session.mesh, shared=True)
-    batches = lambda: session.evaluation(split, tokens)
-    found = perplexity(session.program, state.params, batches(), put)
-    size = target_bytes(batches(), session.store.tokenizer.token_bytes)
-    return {**found, "bits_per_byte": bits_per_byte(found["valid_nats"], size)}
-
-
-def _save(run: Run) -> None:
-    """A checkpoint of everything in `run`."""
-    before = run.ledger.switch("checkpoint")
-    run.metrics.flush()
-    spent = run.ledger.to_dict()
-    spent["joules"] = run.ledger.joules + (run.meter.joules() or 0.0)
-    record = {
-        "step": run.step,
-        "next_batch": run.step,
-        "chain": run.chain,
-        "ledger": spent,
-        "last_valid": run.last_valid,
-        "last_loss": run.last_loss,
-        "data_sha256": run.session.store.fingerprint,
-        "tokenizer": run.session.store.tokenizer.hash,
-        "config": run.session.config.name,
-        "history": [],
-    }
-    keep = run.session.config.train.keep
-    checkpoint.save(run.out / "checkpoints", run.state, record, keep)
-    run.saved = run.step
-    run.ledger.switch(before)
-
-
 def _stop(run: Run, name: str) -> None:
     """Saves the current step and ends the run."""
     _read(run)
     if run.saved != run.step:
-        _save(run)
+        save(run)
     run.metrics.write({"step": run.step, "event": "stopped", "detail": name})
     raise StoppedError(
         f"{run.out}: stopped by {name} at step {run.step}, checkpoint saved; go on "

@@ -1,6 +1,7 @@
 """Everything that a run needs before its first step: data, program, mesh."""
 
 import dataclasses
+import functools
 import hashlib
 import platform
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from uets_jax.build import build, hypers
-from uets_jax.config import ExperimentConfig, validate, window_length
+from uets_jax.config import ExperimentConfig, window_length
 from uets_jax.data.folders import cache_folder
 from uets_jax.data.store import TokenStore, prepare
 from uets_jax.data.windows import Windows, sequential
@@ -19,6 +20,7 @@ from uets_jax.errors import UserError
 from uets_jax.step import Program
 from uets_jax.train.mesh import check_rows, compile_init, make_mesh
 from uets_jax.types import Batch, TrainState
+from uets_jax.validation import validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +29,26 @@ class Session:
 
     config: ExperimentConfig
     store: TokenStore
-    windows: Windows
     program: Program
     mesh: Mesh
+
+    @functools.cached_property
+    def windows(self) -> Windows:
+        """This process's share of the training batches, by step.
+
+        Raises:
+          UserError: if there are fewer windows than a batch has rows.
+        """
+        c = self.config
+        return Windows(
+            tokens=self.store.tokens("train"),
+            eot=self.store.tokenizer.eot,
+            length=window_length(c),
+            batch=c.train.batch,
+            seed=c.train.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
 
     def evaluation(self, split: str = "valid", tokens: int = 0) -> Iterator[Batch]:
         """Consecutive windows of a split; at most `tokens` tokens, 0: all."""
@@ -57,27 +76,17 @@ def open_session(
       UserError: for anything that would fail later, before anything is compiled.
     """
     validate(config)
+    if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
+        raise UserError("model.attention: cudnn needs an NVIDIA GPU; use auto or xla")
     mesh = make_mesh(config.train.mesh)
     rows = config.train.batch // config.train.microbatches
     check_rows(rows, mesh, "train.batch / train.microbatches")
     use_compilation_cache(config.data.cache)
     store = prepare(config.data)
     config = resolve(config, store)
-    windows = training_windows(config, store)
-    return Session(config, store, windows, build(config, overrides), mesh)
-
-
-def training_windows(config: ExperimentConfig, store: TokenStore) -> Windows:
-    """This process's share of the training batches, by step."""
-    return Windows(
-        tokens=store.tokens("train"),
-        eot=store.tokenizer.eot,
-        length=window_length(config),
-        batch=config.train.batch,
-        seed=config.train.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    session = Session(config, store, build(config, overrides), mesh)
+    _ = session.windows  # raises now, not at the first step
+    return session
 
 
 def resolve(config: ExperimentConfig, store: TokenStore) -> ExperimentConfig:

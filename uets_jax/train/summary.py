@@ -1,25 +1,24 @@
 """What a finished run leaves: summary.json and the report."""
 
 import hashlib
-import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from uets_jax.config import config_hash
+from uets_jax.config import ExperimentConfig, config_hash, window_length
+from uets_jax.data.tokenizer import Tokenizer
 from uets_jax.evaluate.generate import generate
 from uets_jax.evaluate.perplexity import bits_per_byte, target_bytes, unigram_nats
-from uets_jax.measure.flops import parameters
 from uets_jax.measure.machine import commit, machine, peak_memory_bytes, versions
 from uets_jax.report.html import write_report
+from uets_jax.step import Program
+from uets_jax.train.files import told, write_json
 from uets_jax.train.session import Session
-from uets_jax.types import TrainState
+from uets_jax.types import Params, TrainState
 
 if TYPE_CHECKING:
-    from uets_jax.train.loop import Run
+    from uets_jax.train.run import Run
 
 _PROMPT_CHARACTERS = 60
 
@@ -41,7 +40,7 @@ def finish(run: "Run") -> dict[str, Any]:
         "unigram_bits_per_byte": unigram_bits_per_byte(session),
         "tokens": ledger.tokens,
         "steps": run.step,
-        "params": parameters(session.config.model),
+        "params": sum(x.size for x in jax.tree.leaves(run.state.params)),
         "flops": spent["flops"],
         "flops_source": "closed form, matmuls only",
         "seconds": {k: round(v, 3) for k, v in spent["seconds"].items()},
@@ -51,6 +50,7 @@ def finish(run: "Run") -> dict[str, Any]:
         "params_sha256": params_sha256(run.state.params),
         "data_sha256": run.chain,
         "corpus_sha256": session.store.fingerprint,
+        "tokenizer_sha256": session.store.tokenizer.hash,
         "machine": machine(),
         "versions": versions(),
         "commit": commit(),
@@ -58,16 +58,10 @@ def finish(run: "Run") -> dict[str, Any]:
         "samples": samples,
     }
     if jax.process_index() == 0:
-        write_json(run.out / "summary.json", summary)
+        with told(run.out):
+            write_json(run.out / "summary.json", summary)
         write_report([run.out], run.out / "report.html")
     return summary
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes a JSON file in one piece: the old one stays until the new is complete."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
-    os.replace(temporary, path)
 
 
 def params_sha256(params: Any) -> str:
@@ -99,23 +93,27 @@ def sample_texts(session: Session, state: TrainState) -> list[dict[str, str]]:
     samples = []
     for number, start in enumerate(picks):
         ids = np.asarray(held_out[start : start + 1 + _PROMPT_CHARACTERS // 4])
-        text = continuation(
-            session, state, ids, tokens=train.sample_tokens, seed=number
-        )
+        model = (session.program, session.config, tokenizer, state.params)
+        text = continuation(*model, ids, tokens=train.sample_tokens, seed=number)
         samples.append({"prompt": tokenizer.decode(ids[1:]), "text": text})
     return samples
 
 
 def continuation(
-    session: Session, state: TrainState, prompt: np.ndarray, **settings: Any
+    program: Program,
+    config: ExperimentConfig,
+    tokenizer: Tokenizer,
+    params: Params,
+    prompt: np.ndarray,
+    **settings: Any,
 ) -> str:
     """Generated text after the token ids `prompt`, up to the end of its document."""
-    tokenizer, config = session.store.tokenizer, session.config
     out = generate(
-        session.program,
-        state.params,
+        program,
+        params,
         prompt,
-        context=config.model.context,
+        context=window_length(config),
+        vocab=tokenizer.vocab_size,
         **settings,
     )[0]
     end = np.flatnonzero(out == tokenizer.eot)

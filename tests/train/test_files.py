@@ -1,0 +1,29 @@
+import math
+
+import pytest
+
+from uets_jax.errors import UserError
+from uets_jax.train.files import told, write_json
+
+
+def test_json_replaces_the_old_file_in_one_piece(tmp_path):
+    path = tmp_path / "summary.json"
+    write_json(path, {"a": 1})
+    write_json(path, {"a": 2})
+    assert path.read_text() == '{\n  "a": 2\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_numbers_that_strict_readers_refuse_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "summary.json", {"loss": math.nan})
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_trouble_with_files_is_one_line_with_the_path(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(UserError, match=r"file/run: Not a directory.*--out"),
+        told(tmp_path),
+    ):
+        (tmp_path / "file" / "run").mkdir()

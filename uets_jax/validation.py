@@ -1,0 +1,93 @@
+"""What the values of a config must be for a run to work, alone and together."""
+
+import itertools
+import operator
+from collections.abc import Iterator
+
+from uets_jax.config import ExperimentConfig
+from uets_jax.errors import UserError
+
+# the least value of a number, by path; all are below BELOW
+LEAST: dict[str, int] = {
+    "model.vocab": 0,
+    "model.context": 1,
+    "model.depth": 1,
+    "model.width": 1,
+    "model.heads": 1,
+    "model.kv_heads": 1,
+    "model.head_dim": 1,
+    "model.hidden": 1,
+    "model.softcap": 0,
+    "data.length": 0,
+    "optim.learning_rate": 0,
+    "optim.weight_decay": 0,
+    "optim.warmup": 0,
+    "optim.decay": 0,
+    "optim.floor": 0,
+    "optim.clip": 0,
+    "optim.eps": 0,
+    "optim.adam_ratio": 0,
+    "train.steps": 1,
+    "train.batch": 1,
+    "train.microbatches": 1,
+    "train.seed": 0,
+    "train.eval_every": 0,
+    "train.eval_tokens": 0,
+    "train.checkpoint_every": 0,
+    "train.keep": 1,
+    "train.log_every": 1,
+    "train.samples": 0,
+    "train.sample_tokens": 1,
+    "train.mesh.data": 0,
+    "train.mesh.fsdp": 1,
+    "train.mesh.tensor": 1,
+}
+BELOW = 2**31
+AT_MOST_ONE = ("optim.decay", "optim.floor")
+BELOW_ONE = ("optim.b1", "optim.b2", "optim.momentum", "data.valid_fraction")
+
+
+def validate(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns `config` unchanged.
+
+    Raises:
+      UserError: for the first value that can't work, before anything is compiled.
+    """
+    for complaint in itertools.chain(_out_of_bounds(config), _contradictions(config)):
+        raise UserError(complaint)
+    return config
+
+
+def _out_of_bounds(config: ExperimentConfig) -> Iterator[str]:
+    """Complaints about single numbers; NaN is out of all bounds."""
+    value_at = lambda path: operator.attrgetter(path)(config)
+    for path, least in LEAST.items():
+        value = value_at(path)
+        if not value >= least:
+            yield f"{path}: must be at least {least}, got {value}"
+        if value >= BELOW:
+            yield f"{path}: must be below 2**31, got {value}"
+    for path in AT_MOST_ONE:
+        if value_at(path) > 1:
+            yield f"{path}: must be at most 1, got {value_at(path)}"
+    for path in BELOW_ONE:
+        if not 0 <= value_at(path) < 1:
+            yield f"{path}: must be in [0, 1), got {value_at(path)}"
+
+
+def _contradictions(config: ExperimentConfig) -> Iterator[str]:
+    """Complaints about values that don't fit together; each one is within bounds."""
+    m, t, length = config.model, config.train, config.data.length
+    if m.heads % m.kv_heads:
+        yield f"model.kv_heads: {m.kv_heads} does not divide model.heads = {m.heads}"
+    if m.position == "rope" and m.head_dim % 2:
+        yield f"model.head_dim: rope needs an even one, got {m.head_dim}"
+    if length > m.context:
+        yield f"data.length: {length} is longer than model.context = {m.context}"
+    if m.mask_documents and m.attention == "cudnn":
+        yield "model.attention: mask_documents needs 'xla' or 'auto'"
+    if t.batch % t.microbatches:
+        yield (
+            f"train.microbatches: {t.microbatches} does not divide "
+            f"train.batch = {t.batch}"
+        )
