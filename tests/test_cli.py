@@ -488,3 +488,32 @@ def test_a_closed_pipe_is_quiet():
             ["sh", "-c", script], env=env, stdout=pipe, stderr=subprocess.PIPE
         )
     assert done.stderr.decode().split() == [str(cli.EXIT_PIPE)]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "runs/x"), "runs/x: No space left"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 3 GiB"), "out of memory on the device"),
+    ],
+)
+def test_a_machine_that_is_too_small_is_one_line(error, line, monkeypatch, capsys):
+    def act(given):
+        raise error
+
+    command = cli.COMMANDS["report"]._replace(act=act)
+    monkeypatch.setitem(cli.COMMANDS, "report", command)
+    assert cli.main(["report", "x"]) == 2
+    printed = capsys.readouterr().err
+    assert line in printed
+    assert printed.count("\n") == 1
+
+
+def test_another_error_of_the_runtime_is_raised(monkeypatch):
+    def act(given):
+        raise RuntimeError("a bug")
+
+    command = cli.COMMANDS["report"]._replace(act=act)
+    monkeypatch.setitem(cli.COMMANDS, "report", command)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["report", "x"])

@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 from uets_jax import flags, options, recipes
 from uets_jax.config import DataConfig, ExperimentConfig, to_json, window_length
 from uets_jax.errors import (
+    ENDS,
     EXIT_BAD_INPUT,
-    EXIT_NON_FINITE,
     EXIT_OK,
-    EXIT_STOPPED,
-    NonFiniteLossError,
     StoppedError,
     UserError,
+    exit_code,
     nearest,
 )
 from uets_jax.models.presets import from_dict
@@ -29,6 +28,12 @@ from uets_jax.validation import validate
 
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
+
+
+_NO_MEMORY = (
+    "out of memory on the device: raise --train.microbatches, set --model.remat or "
+    "take a smaller model or batch"
+)
 
 
 class _ClosedPipeError(Exception):
@@ -45,12 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(_dispatch(list(sys.argv[1:] if argv is None else argv)))
     except flags.UsageError as error:
         return _complain(str(error), EXIT_BAD_INPUT)
-    except UserError as error:
-        return _complain(f"uets: error: {error}", EXIT_BAD_INPUT)
-    except NonFiniteLossError as error:
-        return _complain(f"uets: error: {error}", EXIT_NON_FINITE)
     except StoppedError as error:
-        return _complain(f"uets: {error}", EXIT_STOPPED)
+        return _complain(f"uets: {error}", exit_code(error))
+    except ENDS as error:
+        return _complain(f"uets: error: {error}", exit_code(error))
+    except OSError as error:
+        where = error.filename or "a file"
+        return _complain(f"uets: error: {where}: {error.strerror}", EXIT_BAD_INPUT)
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _complain(f"uets: error: {_NO_MEMORY}", EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except _ClosedPipeError:

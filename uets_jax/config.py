@@ -153,6 +153,19 @@ class ExperimentConfig:
     train: TrainConfig = TrainConfig()
 
 
+# What may differ between a run and its continuation: no sample depends on it.
+FREE_ON_RESUME = (
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.log_every",
+    "train.keep",
+    "train.mesh.data",
+    "train.mesh.fsdp",
+    "train.mesh.tensor",
+    "data.cache",
+)
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The config as nested plain dicts, ready for JSON."""
     return dataclasses.asdict(config)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from uets_jax.config import ExperimentConfig
+from uets_jax.config import FREE_ON_RESUME, ExperimentConfig
 from uets_jax.errors import UserError, nearest
 from uets_jax.flags import spelled, value_at
 from uets_jax.models.presets import from_dict, read_config
@@ -13,14 +13,6 @@ from uets_jax.validation import validate
 # beside the package, in the repository as in an installation; not found by import,
 # because a folder named "experiments" in the current directory would come first
 RECIPES = Path(__file__).parents[1] / "experiments" / "recipes"
-
-# what may differ between a run and its continuation: no number of the run depends on it
-CADENCES = (
-    "train.eval_every",
-    "train.checkpoint_every",
-    "train.log_every",
-    "train.keep",
-)
 
 
 def configure(values: dict[str, Any], recipe: str | None = None) -> ExperimentConfig:
@@ -37,8 +29,8 @@ def configure_resumed(values: dict[str, Any], run: Path) -> ExperimentConfig:
     """
     stored = read_config(run / "config.json")
     for path, value in values.items():
-        if path not in CADENCES and value != value_at(stored, path):
-            allowed = ", ".join(spelled(c) for c in CADENCES)
+        if path not in FREE_ON_RESUME and value != value_at(stored, path):
+            allowed = ", ".join(spelled(c) for c in FREE_ON_RESUME)
             raise UserError(
                 f"{spelled(path)}: can't be changed by --resume, only {allowed} can; "
                 "start a new run"

@@ -8,13 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from uets_jax.config import (
-    ExperimentConfig,
-    MeshConfig,
-    TrainConfig,
-    config_hash,
-    to_dict,
-)
+from uets_jax.config import FREE_ON_RESUME, ExperimentConfig, config_hash, to_dict
 from uets_jax.errors import UserError
 from uets_jax.measure.energy import EnergyMeter
 from uets_jax.measure.ledger import Ledger
@@ -26,9 +20,6 @@ from uets_jax.train.files import told, write_json
 from uets_jax.train.mesh import abstract_state
 from uets_jax.train.session import Session
 from uets_jax.types import TrainState
-
-# What may differ between a run and its continuation: no sample depends on it.
-_FREE = ("eval_every", "checkpoint_every", "log_every", "keep")
 
 
 class Pending(NamedTuple):
@@ -111,22 +102,13 @@ def check_same_run(config: ExperimentConfig, stored: Path) -> None:
     """
     if not stored.exists():
         return
-    old, new = (_flat(to_dict(comparable(c))) for c in (read_config(stored), config))
+    old, new = (_flat(to_dict(c)) for c in (read_config(stored), config))
     for field in old:
-        if old[field] != new[field]:
+        if field not in FREE_ON_RESUME and old[field] != new[field]:
             raise UserError(
                 f"{stored}: {field} is {old[field]!r} there but {new[field]!r} now; "
                 "resume with the stored config, or train anew in another --out"
             )
-
-
-def comparable(config: ExperimentConfig) -> ExperimentConfig:
-    """`config` less what may differ between a run and its continuation."""
-    default = TrainConfig()
-    free: dict[str, Any] = {name: getattr(default, name) for name in _FREE}
-    train = dataclasses.replace(config.train, **free, mesh=MeshConfig())
-    data = dataclasses.replace(config.data, cache="")
-    return dataclasses.replace(config, train=train, data=data)
 
 
 def _flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
