@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -302,15 +303,24 @@ def test_too_little_text_is_one_clear_line_and_leaves_no_run(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_each_phase_is_compiled_exactly_once(config, tmp_path):
-    from uets_jax.train.mesh import compile_step, make_mesh
+def test_each_phase_is_traced_exactly_once(config, tmp_path, monkeypatch):
+    traces = []
 
-    session = loop.open_session(config)
-    step = compile_step(session.program, make_mesh(config.train.mesh))
-    before = step._cache_size()
-    loop.train(with_(config, "optim", learning_rate=1e-4), tmp_path / "a")
-    loop.train(with_(config, "train", seed=5, steps=6), tmp_path / "b")
-    assert step._cache_size() == max(before, 1)
+    def counted(hypers, step):
+        traces.append(None)  # runs when the step is traced, never when it is called
+        return hypers.learning_rate
+
+    train = functools.partial(loop.train, overrides={"schedule": counted})
+    train(config, tmp_path / "a")
+    assert len(traces) == 1
+    train(with_(config, "optim", learning_rate=1e-4), tmp_path / "b")
+    shorter = with_(config, "train", seed=5, steps=6)
+    stop_at(monkeypatch, 3, "SIGTERM")
+    with pytest.raises(StoppedError):
+        train(shorter, tmp_path / "c")
+    monkeypatch.undo()
+    train(shorter, tmp_path / "c", resume=True)
+    assert len(traces) == 1
 
 
 def test_a_real_process_stopped_by_sigterm_exits_75_and_resumes(
