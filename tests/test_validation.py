@@ -102,4 +102,5 @@ def test_values_that_contradict_each_other_are_named(values, culprit):
     ],
 )
 def test_the_edge_of_what_is_allowed_is_allowed(values):
-    validate(replace_from_dict(DEFAULT, values))
+    config = replace_from_dict(DEFAULT, values)
+    assert validate(config) is config

@@ -8,7 +8,7 @@ from uets_jax.data.loading import from_json, load, resolve
 from uets_jax.data.tokenizer import ByteTokenizer
 from uets_jax.errors import UserError
 
-REAL = Path("/work/shared/data/tokenizers")
+REAL = Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
 TEXT = f"Hello world,  I'm {EOT} héllo e\u0301 ﬁ\n\n    x = 1\t漢字🙂"
 
 

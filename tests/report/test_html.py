@@ -202,7 +202,8 @@ def test_a_run_without_metrics_says_so(make, tmp_path):
 @pytest.mark.parametrize("missing", SUMMARY)
 @pytest.mark.parametrize("value", [None, "nonsense", [1], {"a": "b"}])
 def test_any_summary_key_may_be_null_or_nonsense(make, tmp_path, missing, value):
-    report(tmp_path, make(summary={**SUMMARY, missing: value}))
+    html, _ = report(tmp_path, make(summary={**SUMMARY, missing: value}))
+    assert "<svg" in html
 
 
 def test_an_empty_summary_and_broken_files_still_render(make, tmp_path):
@@ -215,7 +216,8 @@ def test_an_empty_summary_and_broken_files_still_render(make, tmp_path):
 
 def test_one_step_renders(make, tmp_path):
     line = {"step": 1, "loss": 3.0, "tokens": 0, "flops": 0, "seconds": 0.0}
-    report(tmp_path, make(lines=[line], summary=None))
+    _, text = report(tmp_path, make(lines=[line], summary=None))
+    assert "No validation result yet, after 1 steps" in text
 
 
 def test_non_finite_losses_are_left_out_and_told(make, tmp_path):
@@ -229,7 +231,8 @@ def test_non_finite_losses_are_left_out_and_told(make, tmp_path):
 @pytest.mark.parametrize("growth", [10.0, 1e30, -1e9])
 def test_a_diverged_run_renders(make, tmp_path, growth):
     lines = [{**r, "loss": growth ** r["step"]} for r in records(8) if "loss" in r]
-    report(tmp_path, make(lines=lines))
+    html, _ = report(tmp_path, make(lines=lines))
+    assert "<svg" in html
 
 
 def test_a_hundred_thousand_steps_stay_below_a_megabyte(make, tmp_path):

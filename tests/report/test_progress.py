@@ -78,4 +78,5 @@ def test_a_closed_stream_is_no_trouble(kind, when):
         progress.update(step, 1.0, step)
     progress.note("text")
     progress.close()
+    assert stream.closed
     progress.close()

@@ -3,6 +3,7 @@ import json
 import shutil
 from pathlib import Path
 
+import optax
 import pytest
 
 from uets_jax.config import DataConfig
@@ -83,6 +84,14 @@ def test_a_damaged_checkpoint_is_told(run, tmp_path, capsys):
     (out / "checkpoints" / "00000009" / "record.json").write_text("{}")
     assert open_run(out).record["step"] == 4
     assert "left out a damaged checkpoint" in capsys.readouterr().err
+
+
+def test_a_run_with_own_parts_opens_with_them_only(run, tmp_path):
+    config, own = run[0].config, {"tx": optax.sgd(0.1)}
+    train(config, tmp_path / "run", overrides=own)
+    with pytest.raises(UserError, match=r"overrides \['tx'\], now \[\]"):
+        open_run(tmp_path / "run")
+    assert open_run(tmp_path / "run", own).record["step"] == 4
 
 
 def test_a_source_that_changed_is_refused_but_text_is_still_generated(run):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from uets_jax.models.presets import read_config
 from uets_jax.step import Program
 from uets_jax.train import checkpoint
 from uets_jax.train.mesh import abstract_state, check_rows, make_mesh
-from uets_jax.train.run import check_same_data
+from uets_jax.train.run import check_same_data, check_same_overrides
 from uets_jax.train.session import Session, use_compilation_cache
 from uets_jax.train.summary import continuation
 from uets_jax.train.validation import validation
@@ -37,8 +38,12 @@ class OpenRun(NamedTuple):
     record: dict[str, Any]
 
 
-def open_run(run: Path) -> OpenRun:
+def open_run(run: Path, overrides: Mapping[str, Any] | None = None) -> OpenRun:
     """Reads config, tokenizer and the newest intact checkpoint of a run.
+
+    Args:
+      run: the run's folder.
+      overrides: the own parts that it was trained with, see `build`.
 
     Raises:
       UserError: if the folder holds no complete checkpoint.
@@ -46,9 +51,12 @@ def open_run(run: Path) -> OpenRun:
     path = Path(run).absolute()
     config = read_config(path / "config.json")
     use_compilation_cache(config.data.cache)
-    program, mesh = build(config), usable_mesh(config)
+    program, mesh = build(config, overrides), usable_mesh(config)
+    names = sorted(overrides or {})
     found, damaged = checkpoint.load_newest(
-        path / "checkpoints", abstract_state(program, mesh)
+        path / "checkpoints",
+        abstract_state(program, mesh),
+        lambda record: check_same_overrides(path, record, names),
     )
     for what in damaged:
         print(f"left out a damaged checkpoint: {what}", file=sys.stderr)

@@ -129,11 +129,7 @@ def restore(
 
     def check(record: dict[str, Any]) -> None:
         check_same_data(root, record, session.store.fingerprint)
-        if record["overrides"] != overrides:
-            raise UserError(
-                f"{root}: was trained with overrides {record['overrides']}, now "
-                f"{overrides}; a resume needs the same"
-            )
+        check_same_overrides(root, record, overrides)
 
     abstract = abstract_state(session.program, session.mesh)
     found, damaged = checkpoint.load_newest(root, abstract, check)
@@ -145,6 +141,15 @@ def restore(
     checkpoint.set_aside(root, above=-1)
     start = {"step": 0, "chain": ""}
     return None, start, [*notes, "no complete checkpoint: starting at step 0"]
+
+
+def check_same_overrides(root: Path, record: dict[str, Any], have: list[str]) -> None:
+    """Raises `UserError` unless the user's own parts have the names they had."""
+    if record["overrides"] != have:
+        raise UserError(
+            f"{root}: was trained with overrides {record['overrides']}, now {have}; "
+            "give the same ones to the Python function"
+        )
 
 
 def check_same_data(root: Path, record: dict[str, Any], have: str) -> None:

@@ -20,7 +20,7 @@ from uets_jax.types import Params, TrainState
 if TYPE_CHECKING:
     from uets_jax.train.run import Run
 
-_PROMPT_CHARACTERS = 60
+_PROMPT_TOKENS = 15
 
 
 def finish(run: "Run") -> dict[str, Any]:
@@ -92,7 +92,7 @@ def sample_texts(session: Session, state: TrainState) -> list[dict[str, str]]:
     picks = starts[np.linspace(0, len(starts) - 1, train.samples).astype(int)]
     samples = []
     for number, start in enumerate(picks):
-        ids = np.asarray(held_out[start : start + 1 + _PROMPT_CHARACTERS // 4])
+        ids = np.asarray(held_out[start : start + 1 + _PROMPT_TOKENS])
         model = (session.program, session.config, tokenizer, state.params)
         text = continuation(*model, ids, tokens=train.sample_tokens, seed=number)
         samples.append({"prompt": tokenizer.decode(ids[1:]), "text": text})
