@@ -16,7 +16,7 @@ from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
 from uets_jax.optim.rules import rule
-from uets_jax.train import checkpoint
+from uets_jax.train import checkpoint, saver
 from uets_jax.train.mesh import make_mesh
 
 MODEL = make_model(model_config("modern", "tiny", vocab=64))
@@ -93,7 +93,7 @@ def test_a_state_that_was_saved_and_restored_changes_nothing(name, tmp_path):
     state = jax.jit(part.apply)(part.init(params()), *given)[1]
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
-    path = checkpoint.save(tmp_path, {"s": state}, {"step": 1})
+    path = saver.save(tmp_path, {"s": state}, {"step": 1})
     restored, _ = checkpoint.load(path, {"s": jax.tree.map(like, state)})
     run = jax.jit(part.apply)
     chex.assert_trees_all_equal(run(restored["s"], *given), run(state, *given))

@@ -11,6 +11,7 @@ from uets_jax.config import ExperimentConfig, ModelConfig, OptimConfig
 from uets_jax.errors import UserError, nearest
 from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
 from uets_jax.models.transformer import make_model
+from uets_jax.optim.guard import guard
 from uets_jax.optim.rules import rule
 from uets_jax.optim.schedules import schedule
 from uets_jax.step import SLOTS, Program, init_state
@@ -38,7 +39,10 @@ def build(
     if not config.model.vocab:
         raise UserError("model.vocab: 0: set it to the tokenizer's number of tokens")
     own = frozenset((overrides or {}).items())
-    return _build(config.model, _static(config.optim), config.train.microbatches, own)
+    train = config.train
+    guarded = None if train.on_bad_step == "abort" and not train.spike else train.spike
+    optim = _static(config.optim)
+    return _build(config.model, optim, train.microbatches, guarded, own)
 
 
 def _static(optim: OptimConfig) -> OptimConfig:
@@ -52,6 +56,7 @@ def _build(
     model: ModelConfig,
     optim: OptimConfig,
     microbatches: int,
+    guarded: float | None,
     overrides: frozenset[tuple[str, Any]],
 ) -> Program:
     parts = make_model(model)
@@ -65,6 +70,7 @@ def _build(
             decayed=lambda params: map_axes(is_matrix, params),
         ),
         "schedule": schedule(optim.schedule, optim.decay, optim.floor),
+        "guard": None if guarded is None else guard(guarded),
     }
     fields |= dict(overrides)
     fields["tx"] = optax.with_extra_args_support(fields["tx"])

@@ -20,7 +20,7 @@ class DataConfig:
 
     source: str = "builtin"
     """builtin | files:GLOB | jsonl:GLOB[:key] | tfds:NAME[/CONFIG][:SPLIT] |
-    tokens:DIR"""
+    hf:REPO[:CONFIG[:SPLIT]] | tokens:DIR"""
     valid_source: str = ""
     """Own source of validation text; empty: documents held out of `source`."""
     valid_fraction: float = 0.02
@@ -132,6 +132,22 @@ class TrainConfig:
     """Steps between checkpoints; 0: only at the end."""
     keep: int = 2
     """Checkpoints kept."""
+    on_bad_step: Literal["abort", "skip", "rollback"] = "abort"
+    """Where loss, gradient or update is not finite, or the loss is a spike: end the run
+    (exit 3), leave this update out, or go back to the last checkpoint and pass over
+    the data since."""
+    spike: float = 0.0
+    """A loss this many standard deviations above its running mean is a bad step, too;
+    0: never."""
+    bad_steps: int = 10
+    """Updates left out in a row, or rollbacks without a new checkpoint, after which
+    the run ends."""
+    watchdog: int = 1800
+    """Seconds without progress after which a run of several processes ends (exit 124);
+    longer than the longest compilation. 0: never."""
+    trackers: str = ""
+    """Where metrics go besides metrics.jsonl: tensorboard, wandb, or both with a
+    comma."""
     log_every: int = 20
     """Steps between progress lines where there is no terminal."""
     samples: int = 3
@@ -159,6 +175,8 @@ FREE_ON_RESUME = (
     "train.checkpoint_every",
     "train.log_every",
     "train.keep",
+    "train.watchdog",
+    "train.trackers",
     "train.mesh.data",
     "train.mesh.fsdp",
     "train.mesh.tensor",

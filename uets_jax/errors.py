@@ -7,6 +7,7 @@ EXIT_OK = 0
 EXIT_BAD_INPUT = 2
 EXIT_NON_FINITE = 3
 EXIT_STOPPED = 75
+EXIT_STUCK = 124
 
 
 class UserError(ValueError):

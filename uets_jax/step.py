@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Key
 
 from uets_jax.component import Component
+from uets_jax.measure.scopes import category
 from uets_jax.microbatch import value_and_grad
 from uets_jax.types import IGNORED, Batch, Hypers, Metrics, Params, TrainState
 
@@ -30,6 +31,7 @@ class Program:
     draw:    (state, scores, key) -> (rows [B] of the pool, state)
     weigh:   (state, batch, assets) -> (weights [B], 1 on average, state)
     observe: (state, batch, token_losses, stats) -> (metrics, state)
+    guard:   (state, loss, grad_norm, update_norm) -> (whether to update, state)
     """
 
     init: Callable[[Key[Array, ""]], Params]
@@ -41,10 +43,11 @@ class Program:
     draw: Component | None = None
     weigh: Component | None = None
     observe: Component | None = None
+    guard: Component | None = None
     microbatches: int = 1
 
 
-SLOTS = ("offer", "draw", "weigh", "observe")
+SLOTS = ("offer", "draw", "weigh", "observe", "guard")
 
 
 def train_step(
@@ -52,26 +55,28 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One pure update from a candidate pool [C, L] to the next state.
 
-    offer -> draw -> weigh -> gradient -> update -> observe. Metrics are a flat dict of
-    scalars: `loss` (nats per token), `grad_norm` (before clipping), `learning_rate`,
-    `targets` (tokens that carried loss).
+    offer -> draw -> weigh -> gradient -> update -> observe -> guard. Metrics are a flat
+    dict of scalars: `loss` (nats per token), `grad_norm` (before clipping),
+    `learning_rate`, `targets` (tokens that carried loss); with a guard `skipped`, 1
+    where only the step number and the guard's own state have changed.
     """
-    batch, weights, parts = choose(program, state, pool, assets)
+    with category("scoring"):
+        batch, weights, parts = choose(program, state, pool, assets)
     by_products = program.observe is not None
     loss_and_grad = value_and_grad(program.forward, program.microbatches, by_products)
     (loss, aux), grads = loss_and_grad(state.params, batch, weights)
 
     rate = program.schedule(state.hypers, state.step)
-    decay = state.hypers.weight_decay
-    updates, opt = program.tx.update(
-        grads,
-        state.opt,
-        state.params,
-        value=loss,
-        learning_rate=rate,
-        weight_decay=decay,
-    )
-    params = optax.apply_updates(state.params, updates)
+    with category("optimizer"):
+        updates, opt = program.tx.update(
+            grads,
+            state.opt,
+            state.params,
+            value=loss,
+            learning_rate=rate,
+            weight_decay=state.hypers.weight_decay,
+        )
+        params = optax.apply_updates(state.params, updates)
 
     metrics = {
         "loss": loss,
@@ -80,10 +85,27 @@ def train_step(
         "targets": (batch.targets != IGNORED).sum(),
     }
     if program.observe is not None:
-        seen, after = program.observe.apply(parts["observe"], batch, *aux)
+        with category("statistics"):
+            seen, after = program.observe.apply(parts["observe"], batch, *aux)
         metrics, parts = {**metrics, **seen}, {**parts, "observe": after}
     new = TrainState(state.step + 1, state.key, params, opt, state.hypers, parts)
-    return new, metrics
+    if program.guard is None:
+        return new, metrics
+    with category("optimizer"):
+        return admit(program.guard, state, new, updates, metrics)
+
+
+def admit(
+    guard: Component, old: TrainState, new: TrainState, updates: Any, metrics: Metrics
+) -> tuple[TrainState, Metrics]:
+    """The new state if the guard lets it pass, else the old one, a step further."""
+    norms = (metrics["grad_norm"], optax.tree.norm(updates))
+    good, after = guard.apply(old.parts["guard"], metrics["loss"], *norms)
+    changed = lambda state: (state.params, state.opt, state.parts)
+    choose_new = lambda n, o: jnp.where(good, n, o)
+    params, opt, parts = jax.tree.map(choose_new, changed(new), changed(old))
+    kept = new._replace(params=params, opt=opt, parts={**parts, "guard": after})
+    return kept, {**metrics, "skipped": (~good).astype(jnp.int32)}
 
 
 def choose(

@@ -13,6 +13,8 @@ BAD = {
     "files:": "write files:",
     "builtin:x": "takes nothing after it",
     "tokens:a": "already tokenized",
+    "hf:": "write hf:",
+    "fh:a/b": "did you mean 'hf'",
 }
 
 
@@ -25,8 +27,11 @@ def test_bad_spec_fails_at_once_under_both_policies(spec):
 
 def test_a_look_at_a_spec_finds_what_is_not_there_and_reads_nothing(tmp_path):
     (tmp_path / "a").write_bytes(b"\xff")
-    for spec in ("builtin", f"files:{tmp_path}/*", f"jsonl:{tmp_path}/a:body"):
+    there = (f"files:{tmp_path}/*", f"jsonl:{tmp_path}/a:body", f"hf:{tmp_path}:en")
+    for spec in ("builtin", *there, "hf:user/name"):
         check(spec)
+    with pytest.raises(UserError, match="no folder /absent"):
+        check("hf:/absent:en")
     for spec in ("files:/absent/*", "jsonl:/absent:body"):
         with pytest.raises(UserError, match="matches no file"):
             check(spec)
@@ -56,7 +61,8 @@ def test_reading_text_does_not_import_jax_nor_the_optional_packages():
     code = """
 import sys, uets_jax.data.store
 next(iter(uets_jax.data.corpus.documents("builtin")))
-heavy = {"jax", "grain", "tokenizers", "tensorflow_datasets", "tqdm"}
+heavy = {"jax", "grain", "tokenizers", "tensorflow_datasets", "tqdm", "datasets"}
+heavy |= {"huggingface_hub", "zstandard"}
 print(sorted(heavy & set(sys.modules)))
 """
     command = [sys.executable, "-c", code]

@@ -4,6 +4,7 @@ import lzma
 import os
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from uets_jax.errors import UserError
 
 def damaged_packs(text: bytes) -> dict[str, tuple[str, bytes]]:
     packed, xz = gzip.compress(text), lzma.compress(text)
+    zst = zstandard.ZstdCompressor(write_checksum=True).compress(text)
     return {
         "truncated gz": ("a.gz", packed[: len(packed) // 2]),
         "truncated xz": ("a.xz", xz[: len(xz) // 2]),
@@ -21,7 +23,9 @@ def damaged_packs(text: bytes) -> dict[str, tuple[str, bytes]]:
         "corrupt gz": ("a.gz", packed[:30] + b"\xff\xff\xff" + packed[33:]),
         "corrupt xz": ("a.xz", xz[:40] + bytes(b ^ 255 for b in xz[40:50]) + xz[50:]),
         "no gz at all": ("a.gz", text),
-        "zst": ("a.zst", b"\x28\xb5\x2f\xfd"),
+        "truncated zst": ("a.zst", zst[: len(zst) // 2]),
+        "corrupt zst": ("a.zstd", zst[:40] + b"\xff\xff\xff" + zst[43:]),
+        "empty zst": ("a.zst", b""),
         "not UTF-8": ("a.txt", "café".encode("latin-1")),
         "UTF-16": ("a.txt", text.decode().encode("utf-16")),
         "NUL byte": ("a.txt", b"a\0b"),
@@ -89,11 +93,13 @@ def test_packed_and_plain_files_read_alike_in_the_order_of_paths(tmp_path):
     (tmp_path / "deep" / "er" / "c.txt").write_text(text, "utf-8-sig")
     (tmp_path / "b.gz").write_bytes(gzip.compress(text.encode()))
     (tmp_path / "a.xz").write_bytes(lzma.compress(text.encode()))
+    with_mark = b"\xef\xbb\xbf" + text.encode()
+    (tmp_path / "c.zst").write_bytes(zstandard.ZstdCompressor().compress(with_mark))
     faults = Faults("error")
-    for pattern in ("a.xz", "b.gz", "**/c.txt"):
+    for pattern in ("a.xz", "b.gz", "c.zst", "**/c.txt"):
         assert "".join(read_files(f"{tmp_path}/{pattern}", faults)) == text
     names = [os.path.relpath(path, tmp_path) for path in matching(f"{tmp_path}/**")]
-    assert names == ["a.xz", "b.gz", "deep/er/c.txt"]
+    assert names == ["a.xz", "b.gz", "c.zst", "deep/er/c.txt"]
 
 
 def test_no_match_is_always_an_error_and_a_name_is_taken_as_it_is(tmp_path):

@@ -3,7 +3,8 @@ import types
 
 import pytest
 
-from uets_jax.measure.energy import EnergyMeter
+from uets_jax.measure.devices import find
+from uets_jax.measure.energy import EnergyMeter, estimate
 
 
 class NVMLError(Exception):
@@ -54,3 +55,15 @@ def test_a_driver_that_fails_is_no_figure_either(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", nvml([None], devices=1))
     meter = EnergyMeter()
     assert (meter.source, meter.joules()) == ("none", None)
+
+
+def test_an_estimate_is_watts_times_seconds_and_says_that_it_is_one():
+    joules, method = estimate(find("cpu"), 82.4)
+    assert joules == pytest.approx(65 * 82.4)
+    assert method == (
+        "estimate: 65 W (TDP of cpu in devices.json) x 82 s; not measured"
+    )
+    joules, method = estimate(find("h100"), 0.25, devices=8)
+    assert joules == pytest.approx(8 * 700 * 0.25)
+    assert method.startswith("estimate: 8 x 700 W (TDP of h100")
+    assert method.endswith("x 0.25 s; not measured")

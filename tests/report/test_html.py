@@ -9,8 +9,8 @@ import pytest
 
 from uets_jax.config import ExperimentConfig, to_json
 from uets_jax.errors import UserError
-from uets_jax.report.html import write_report
-from uets_jax.report.markup import DASH, TIMES
+from uets_jax.report.blocks import TIMES
+from uets_jax.report.html import write_report, write_reports
 
 CONFIG = ExperimentConfig()
 VOID = {"meta", "input", "br", "link", "img", "hr"}
@@ -133,7 +133,7 @@ def test_one_run_shows_its_figures(make, tmp_path):
     for fact in ("ab" * 32, "83a22cf", "0.10.2", "512 MiB", "not measured", "optim.b1"):
         assert fact in text
     assert "<b>The old</b> man said &amp; went." in html
-    assert f"4{DASH}8" in text
+    assert "at 4" in text
     assert "warn" not in html.split("</style>")[1]
 
 
@@ -148,9 +148,9 @@ def test_several_runs_are_compared_with_the_first(make, tmp_path):
     fast = make("fast", config, list(records(8, 0.6)), summary)
     html, text = report(tmp_path, make(), fast)
     assert "Comparison of 2 runs" in text
-    assert "Best:  fast" in text
-    assert f"0.8{TIMES}" in text
-    assert f"0.5{TIMES}" in text
+    assert "Best:  fast  with  1.300 bits per byte" in text
+    assert f"1.25{TIMES}" in text
+    assert f"2{TIMES}" in text
     assert "differs" in text
     assert "not comparable" not in text
     assert html.count('class="line c1"') > 4
@@ -245,6 +245,72 @@ def test_many_runs_stay_below_a_megabyte(make, tmp_path):
     lines = list(records(2000))
     html, _ = report(tmp_path, *(make(f"r{i}", lines=lines) for i in range(10)))
     assert len(html) < 1_000_000
+
+
+def test_the_base_is_chosen_by_directory_or_name(make, tmp_path):
+    runs = [make("a", config=None, summary={**SUMMARY, "name": "one"}), make("b")]
+    out = tmp_path / "report.html"
+    shown = {}
+    for base in ("", "one", "run", "a", "b", str(runs[0]), str(runs[1])):
+        write_report(runs, out, base)
+        [shown[base]] = re.findall(r"figure its ratio: (\w+) over", out.read_text())
+    first, second = ("", "one", "a", str(runs[0])), ("run", "b", str(runs[1]))
+    assert {shown[base] for base in first} == {"one"}
+    assert {shown[base] for base in second} == {"run"}
+    with pytest.raises(
+        UserError, match="base 'onee' is no run here: did you mean 'one"
+    ):
+        write_report(runs, out, "onee")
+
+
+@pytest.mark.parametrize("name", ["r.html", "r.md", "r"])
+def test_both_reports_are_written(make, tmp_path, name):
+    run, out = make(), tmp_path / "out" / name
+    html, markdown = write_reports([run], out)
+    assert [html.name, markdown.name] == ["r" if name == "r" else "r.html", "r.md"]
+    check(html.read_text())
+    assert markdown.read_text().startswith("# run\n")
+
+
+def taken_back():
+    """Eight steps, back to step 4, and four to eight again."""
+    first, second = list(records(8)), list(records(8, 0.5))
+    back = {"step": 4, "event": "rollback", "detail": "spike", "tokens": 4096}
+    again = [{**r, "tokens": r["tokens"] + 4096} for r in second if "tokens" in r]
+    return [*first, back, *(r for r in again if r["step"] > 4)]
+
+
+def test_steps_that_were_taken_back_are_not_drawn(make, tmp_path):
+    html, text = report(tmp_path, make(lines=taken_back()))
+    assert "5 metrics records of steps that were taken again" in text
+    drawn = re.findall(r'class="line c0" d="M([^"]*)"', html)
+    for path in drawn[:2]:
+        across = [float(x) for x in path.split()[::2]]
+        assert across == sorted(across)
+        assert len(across) == 8
+    assert "step 4, rollback: spike" in html
+
+
+def test_energy_has_a_chart_only_where_it_was_measured(make, tmp_path):
+    lines = [{**r, "joules": 10 * r["step"]} for r in records(8)]
+    html, _ = report(tmp_path, make(lines=lines))
+    assert "Loss against measured energy (J)" in html
+    html, _ = report(tmp_path, make("other"))
+    assert "measured energy" not in html
+
+
+def test_events_stand_on_the_loss_curves_only(make, tmp_path):
+    lines = [*records(8), {"step": 5, "event": "growth", "detail": "2 -> 3"}]
+    html, text = report(tmp_path, make(lines=lines))
+    marks = html.count('<g class="mark c0">')
+    assert marks == html.count("step 5, growth: 2 -&gt; 3") == 4
+    assert "Upright: events" in text
+
+
+def test_every_chart_is_named_and_described(make, tmp_path):
+    html, _ = report(tmp_path, make())
+    charts = re.findall(r'<svg[^>]*role="img" aria-label="[^"]+">\n<desc>[^<]+', html)
+    assert len(charts) == html.count("<svg") == 6
 
 
 def test_bad_directories_are_named(make, tmp_path):

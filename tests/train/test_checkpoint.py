@@ -9,7 +9,7 @@ import pytest
 from uets_jax.build import build, hypers
 from uets_jax.config import MeshConfig
 from uets_jax.errors import UserError
-from uets_jax.train import checkpoint
+from uets_jax.train import checkpoint, saver
 from uets_jax.train.mesh import abstract_state, compile_init, make_mesh
 
 ONE = MeshConfig(data=1)
@@ -30,7 +30,7 @@ def saved(tmp_path_factory, start):
     """A folder with checkpoints 1 and 2; tests copy it before they touch it."""
     root = tmp_path_factory.mktemp("checkpoints")
     for step in (1, 2):
-        checkpoint.save(root, start, {**RECORD, "step": step})
+        saver.save(root, start, {**RECORD, "step": step})
     return root
 
 
@@ -63,7 +63,7 @@ def test_a_checkpoint_loads_onto_another_mesh(saved, start, tiny, mesh):
 def test_only_the_newest_are_kept_and_leftovers_are_swept(tmp_path, start):
     (tmp_path / ".tmp-00000009" / "state").mkdir(parents=True)
     for step in (1, 2, 3):
-        checkpoint.save(tmp_path, start, {**RECORD, "step": step}, keep=2)
+        saver.save(tmp_path, start, {**RECORD, "step": step}, keep=2)
     assert checkpoint.steps(tmp_path) == [2, 3]
     assert {p.name for p in tmp_path.iterdir()} == {"00000002", "00000003"}
 
@@ -86,7 +86,7 @@ def test_the_newest_intact_one_is_loaded_and_damage_is_told(
 @pytest.mark.parametrize("keep", [1, 2])
 def test_what_was_just_saved_is_never_dropped(tmp_path, start, keep):
     for step in (8, 9, 3):
-        path = checkpoint.save(tmp_path, start, {**RECORD, "step": step}, keep=keep)
+        path = saver.save(tmp_path, start, {**RECORD, "step": step}, keep=keep)
         assert path.exists()
     assert 3 in checkpoint.steps(tmp_path)
     assert len(checkpoint.steps(tmp_path)) == keep
@@ -94,7 +94,7 @@ def test_what_was_just_saved_is_never_dropped(tmp_path, start, keep):
 
 def test_checkpoints_above_a_step_are_set_aside(tmp_path, start):
     for step in (1, 2, 3):
-        checkpoint.save(tmp_path, start, {**RECORD, "step": step}, keep=3)
+        saver.save(tmp_path, start, {**RECORD, "step": step}, keep=3)
     checkpoint.set_aside(tmp_path, above=1)
     assert checkpoint.steps(tmp_path) == [1]
     assert (tmp_path / "00000003.damaged" / "record.json").exists()
@@ -137,7 +137,7 @@ def test_an_unwritable_folder_is_one_clear_line(tmp_path, start):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     with pytest.raises(UserError, match="could not be written") as error:
-        checkpoint.save(blocked / "checkpoints", start, {**RECORD, "step": 1})
+        saver.save(blocked / "checkpoints", start, {**RECORD, "step": 1})
     assert "\n" not in str(error.value)
 
 

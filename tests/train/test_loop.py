@@ -73,6 +73,7 @@ def test_a_run_leaves_everything_that_is_promised(whole):
         "metrics.jsonl",
         "summary.json",
         "report.html",
+        "report.md",
         "checkpoints",
     }
     summary = json.loads((out / "summary.json").read_text())
@@ -87,7 +88,7 @@ def test_a_run_leaves_everything_that_is_promised(whole):
     assert summary["tokens"] == 8 * 8 * 32
     assert summary["joules"] is None
     assert summary["perplexity"] == pytest.approx(math.exp(summary["final_loss"]))
-    assert set(summary["flops"]) == {"train", "optimizer", "evaluation"}
+    assert set(summary["flops"]) == {"forward_backward", "optimizer", "evaluation"}
     assert read_config(out / "config.json") == result.config
 
 
@@ -107,16 +108,16 @@ def test_metrics_hold_every_step_and_validation(whole):
 def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(
     config, tmp_path, monkeypatch
 ):
-    real, events = loop.compile_step, []
+    real, events = loop.executable, []
 
-    def watched(program, mesh):
-        step = real(program, mesh)
+    def watched(program, mesh, config):
+        step = real(program, mesh, config)
 
         def once(state, pool, assets):
             events.append(("dispatch", len(events) + 1))
-            return step(state, pool, assets)
+            return step.call(state, pool, assets)
 
-        return once
+        return step._replace(call=once)
 
     write = MetricsWriter.write
 
@@ -125,7 +126,7 @@ def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(
             events.append(("read", record["step"]))
         write(self, record)
 
-    monkeypatch.setattr(loop, "compile_step", watched)
+    monkeypatch.setattr(loop, "executable", watched)
     monkeypatch.setattr(MetricsWriter, "write", noted)
     quiet = with_(config, "train", steps=5, eval_every=0, checkpoint_every=0)
     loop.train(quiet, tmp_path / "run")
@@ -158,20 +159,20 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("last", [5, 7])
 def test_a_killed_run_resumes_bit_identical(last, whole, config, tmp_path, monkeypatch):
-    real, out = loop.compile_step, tmp_path / "run"
+    real, out = loop.executable, tmp_path / "run"
 
-    def dying(program, mesh):
-        step = real(program, mesh)
+    def dying(program, mesh, config):
+        step = real(program, mesh, config)
 
         def once(state, pool, assets):
             if int(state.step) == last:
                 raise Killed
-            return step(state, pool, assets)
+            return step.call(state, pool, assets)
 
-        return once
+        return step._replace(call=once)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "compile_step", dying)
+        patch.setattr(loop, "executable", dying)
         with pytest.raises(Killed):
             loop.train(config, out)
     assert not (out / "summary.json").exists()
@@ -280,11 +281,11 @@ def test_a_last_update_that_diverges_is_no_finished_run(config, tmp_path):
 def test_a_run_whose_first_step_fails_leaves_its_folder_free(
     config, tmp_path, monkeypatch
 ):
-    def broken(program, mesh):
+    def broken(program, mesh, config):
         raise UserError("no compiler")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "compile_step", broken)
+        patch.setattr(loop, "executable", broken)
         with pytest.raises(UserError, match="no compiler"):
             loop.train(config, tmp_path / "run")
     short = with_(config, "train", steps=1)

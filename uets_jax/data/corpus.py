@@ -4,6 +4,7 @@ builtin                       text that comes with CPython
 files:GLOB                    text files; see `uets_jax.data.files`
 jsonl:GLOB[:key]              JSON lines; see `uets_jax.data.jsonl`
 tfds:NAME[/CONFIG][:SPLIT]    TensorFlow Datasets; see `uets_jax.data.tfds`
+hf:REPO[:CONFIG[:SPLIT]]      Hugging Face data sets; see `uets_jax.data.hf`
 """
 
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from collections.abc import Iterator
 from uets_jax.data.builtin import read_builtin
 from uets_jax.data.faults import Faults, OnError
 from uets_jax.data.files import matching, read_files
+from uets_jax.data.hf import parse as parse_hf
+from uets_jax.data.hf import read_hf
 from uets_jax.data.jsonl import parse, read_jsonl
 from uets_jax.data.tfds import read_tfds
 from uets_jax.errors import UserError, nearest
 
-READERS = {"files": read_files, "jsonl": read_jsonl, "tfds": read_tfds}
-LOOK_UP = {"files": matching, "jsonl": parse}  # the paths of a pattern
+READERS = {"files": read_files, "jsonl": read_jsonl, "tfds": read_tfds, "hf": read_hf}
+LOOK_UP = {"files": matching, "jsonl": parse, "hf": parse_hf}  # what is named
 
 
 class Reader:
@@ -63,7 +66,7 @@ def check(spec: str) -> None:
     """Looks whether a source spec names something, and reads nothing.
 
     Raises:
-      UserError: an unknown scheme, or a pattern that matches nothing.
+      UserError: an unknown scheme, a pattern that matches nothing, no such folder.
     """
     _check(spec)
     scheme, _, rest = spec.partition(":")

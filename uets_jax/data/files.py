@@ -11,13 +11,21 @@ import io
 import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from uets_jax.data.faults import BadDocument, Faults, usable
+from uets_jax.data.zst import open_zstandard
 from uets_jax.errors import UserError
 
 SECTION = 64 * 1024  # bytes of the longest document cut from a file
 LINE = 16 * 1024 * 1024  # bytes of the longest line
+OPENERS: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".xz": lzma.open,
+    ".zst": open_zstandard,
+    ".zstd": open_zstandard,
+}
 
 
 def read_files(pattern: str, faults: Faults) -> Iterator[str]:
@@ -62,20 +70,18 @@ def matching(pattern: str) -> list[str]:
 
 @contextlib.contextmanager
 def open_bytes(path: str) -> Iterator[io.BufferedIOBase]:
-    """The unpacked bytes of a plain, .gz or .xz file, without a byte order mark.
+    """The unpacked bytes of a plain, .gz, .xz or .zst file, without a byte order mark.
 
     Raises:
       BadDocument: for all that goes wrong here or while the stream is read.
     """
     if os.path.isdir(path):
         raise BadDocument("directory", f"is a directory, not a file (try {path}/**)")
-    if path.endswith((".zst", ".zstd")):
-        raise BadDocument("unsupported", "Zstandard is not supported: unpack it first")
     if os.path.exists(path) and not os.path.isfile(path):
         raise BadDocument("unreadable", "is not a regular file")
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path[-3:], open)
+    suffix = os.path.splitext(path)[1]
     try:
-        with opener(path, "rb") as stream:
+        with OPENERS.get(suffix, open)(path, "rb") as stream:
             if stream.read(3) != codecs.BOM_UTF8:
                 stream.seek(0)
             yield stream

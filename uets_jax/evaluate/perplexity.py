@@ -25,23 +25,27 @@ def compile_losses(program: Program):
 def perplexity(
     program: Program, params: Params, batches: Iterable[Batch], put=lambda batch: batch
 ) -> dict[str, float | int]:
-    """`valid_loss` in nats per token and `perplexity`, with `valid_tokens` and
-    `valid_nats` (the sum) beside them.
+    """`valid_loss` in nats per token and `perplexity`, with `valid_tokens`,
+    `valid_batches` and `valid_nats` (the sum) beside them.
 
     Args:
       batches: host batches of one shape; targets `IGNORED` are not counted.
       put: places a batch on the devices.
     """
-    losses, totals, tokens = compile_losses(program), [], 0
+    losses, totals, tokens, ahead = compile_losses(program), [], 0, None
     for batch in batches:
-        totals.append(losses(params, put(batch)))
+        here = losses(params, put(batch))
+        totals += [] if ahead is None else [float(ahead)]
+        ahead = here  # read when the next one is under way
         tokens += int((np.asarray(batch.targets) != IGNORED).sum())
-    nats = float(np.sum([float(t) for t in totals], dtype=np.float64))
+    totals += [] if ahead is None else [float(ahead)]
+    nats = math.fsum(totals)
     loss = nats / max(tokens, 1)
     return {
         "valid_loss": loss,
         "perplexity": math.exp(loss) if loss < 700 else math.inf,
         "valid_tokens": tokens,
+        "valid_batches": len(totals),
         "valid_nats": nats,
     }
 

@@ -1,6 +1,11 @@
-"""Joules, only where a meter is: NVIDIA's own counter. Never seconds times a guess."""
+"""Joules: measured by NVIDIA's own counter, or an estimate that says so.
+
+The two are never mixed: the meter knows no estimate, an estimate is no reading.
+"""
 
 from typing import Any
+
+from uets_jax.measure.devices import Device
 
 
 class EnergyMeter:
@@ -28,6 +33,22 @@ class EnergyMeter:
         except self._nvml.NVMLError:
             self.source, self._devices = "none", []
             return None
+
+
+def estimate(
+    device: Device, seconds: int | float, devices: int = 1
+) -> tuple[float, str]:
+    """Joules at full board power all the time, and a text that calls them estimated."""
+    times = f"{devices} x " if devices != 1 else ""
+    method = (
+        f"estimate: {times}{device.watts:g} W (TDP of {device.name} in devices.json) "
+        f"x {_seconds(seconds)} s; not measured"
+    )
+    return float(devices * device.watts * seconds), method
+
+
+def _seconds(seconds: int | float) -> str:
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
 
 
 def _open() -> tuple[Any, list[Any]]:

@@ -2,9 +2,12 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
-TRAINING = ("train", "optimizer")  # the categories of FLOPs that curves are drawn over
+from uets_jax.measure.jaxpr import Cost
+
+NOT_TRAINING = ("evaluation",)  # what curves are not drawn over
 
 
 @dataclasses.dataclass
@@ -15,7 +18,7 @@ class Ledger:
     add up to the wall-clock since `start`.
     """
 
-    flops: dict[str, int] = dataclasses.field(default_factory=dict)
+    costs: dict[str, Cost] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     joules: float = 0.0
     tokens: int = 0
@@ -29,15 +32,15 @@ class Ledger:
         self._category, self._since = category, now
         return before
 
-    def charge(self, flops: dict[str, int], tokens: int = 0) -> None:
+    def charge(self, costs: Mapping[str, Cost], tokens: int = 0) -> None:
         """Adds FLOPs by category and tokens trained on."""
-        for category, amount in flops.items():
-            self.flops[category] = self.flops.get(category, 0) + amount
+        for category, cost in costs.items():
+            self.costs[category] = self.costs.get(category, Cost()) + cost
         self.tokens += tokens
 
     def training_flops(self) -> int:
-        """What curves are drawn over: forward, backward and update."""
-        return sum(self.flops.get(c, 0) for c in TRAINING)
+        """What curves are drawn over: all but evaluation."""
+        return sum(c.total for n, c in self.costs.items() if n not in NOT_TRAINING)
 
     def training_seconds(self) -> float:
         """Seconds of steps and of waiting for data: no compilation, no evaluation."""
@@ -45,10 +48,14 @@ class Ledger:
         return self.seconds.get("train", 0.0) + self.seconds.get("data", 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON; `flops` are matmuls and elementwise work."""
         self.switch(self._category)
+        by = lambda get: {name: get(cost) for name, cost in self.costs.items()}
         return {
-            "flops": dict(self.flops),
+            "flops": by(lambda c: c.total),
+            "matmul_flops": by(lambda c: c.matmul),
+            "transcendentals": by(lambda c: c.transcendental),
+            "traffic_bytes": by(lambda c: c.bytes),
             "seconds": dict(self.seconds),
             "joules": self.joules,
             "tokens": self.tokens,
@@ -57,7 +64,16 @@ class Ledger:
     def carry(self, stored: dict[str, Any]) -> None:
         """Takes over the account of an earlier part of the run."""
         self.switch(self._category)
-        self.charge(stored["flops"], stored["tokens"])
+        for name, total in stored["flops"].items():
+            matmul = stored["matmul_flops"][name]
+            cost = Cost(
+                matmul=matmul,
+                elementwise=total - matmul,
+                transcendental=stored["transcendentals"][name],
+                bytes=stored["traffic_bytes"][name],
+            )
+            self.charge({name: cost})
+        self.tokens += stored["tokens"]
         self.joules += stored["joules"]
         for category, amount in stored["seconds"].items():
             self.seconds[category] = self.seconds.get(category, 0.0) + amount

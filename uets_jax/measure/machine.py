@@ -53,11 +53,19 @@ def commit() -> str | None:
         return None
 
 
-def peak_memory_bytes() -> int:
-    """Peak of the accelerators' memory in use, or of this process on a CPU."""
+def peak_device_bytes() -> int | None:
+    """Peak of the accelerators' memory in use in this process; None on a CPU."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
-    if peaks:
-        return sum(peaks)
+    return sum(peaks) if peaks else None
+
+
+def peak_rss_bytes() -> int:
+    """Peak of this process's resident memory."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def live_array_bytes() -> int:
+    """Bytes of all arrays that this process holds on its devices."""
+    return sum(array.nbytes for array in jax.live_arrays())

@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 
 from uets_jax.report.axis import Axis
-from uets_jax.report.markup import escape, note
+from uets_jax.report.blocks import Note
+from uets_jax.report.events import MARKED, marks
+from uets_jax.report.markup import escape, render
 from uets_jax.report.run import Run, pairs
-from uets_jax.report.scale import Point, smooth
-from uets_jax.report.svg import COLORS, Series, chart
+from uets_jax.report.scale import running_mean
+from uets_jax.report.style import COLORS
+from uets_jax.report.svg import Series, chart
 
 LOSS = "loss (nats per token)"
 COSTS = (
     ("tokens", Axis("training tokens", zero=True)),
     ("flops", Axis("training FLOPs", zero=True)),
     ("seconds", Axis("training time", "time", zero=True)),
+    ("joules", Axis("measured energy (J)", zero=True)),
 )
 STEPS = (("learning_rate", "learning rate"), ("grad_norm", "gradient norm"))
 WIDE, NARROW, HALF = (912, 400), (400, 330), (440, 300)
@@ -20,9 +24,9 @@ LABEL = 22  # longest direct label, characters
 
 
 def loss_charts(runs: Sequence[Run]) -> str:
-    """Loss against tokens over the full width, against FLOPs and seconds beside it."""
+    """Loss against tokens over the full width, against the other costs beside it."""
     if not any(pairs(r, "step", k) for r in runs for k in ("loss", "valid_loss")):
-        return note("No loss was recorded, so there are no curves.")
+        return _note("No loss was recorded, so there are no curves.")
     first, *others = (_cost_figure(runs, key, axis) for key, axis in COSTS)
     return f'{legend(runs)}\n{first}\n<div class="pair">{"".join(others)}</div>'
 
@@ -34,7 +38,7 @@ def step_charts(runs: Sequence[Run]) -> str:
         curves = _step_series(runs, key)
         values = [y for s in curves for _, y in s.points]
         if not values:
-            found.append(note(f"No {name} was recorded."))
+            found.append(_note(f"No {name} was recorded."))
             continue
         wild = key == "grad_norm" and min(values) > 0 and max(values) > 20 * min(values)
         x, y = Axis("step", zero=True), Axis("", log=wild, pad=0.04, zero=not wild)
@@ -50,35 +54,43 @@ def legend(runs: Sequence[Run]) -> str:
         f'<li><span class="swatch c{i % COLORS}"></span>{escape(run.name)}</li>'
         for i, run in enumerate(runs)
     )
-    told = note(
+    happened = any(r.get("event") in MARKED for run in runs for r in run.records)
+    told = _note(
         "Thin: training loss of each step. Bold: its running mean. Circles: validation "
-        "loss (hover for values)."
+        "loss (hover for values)." + " Upright: events, listed below." * happened
     )
     return f'<ul class="legend">{names}</ul>{told}' if len(runs) > 1 else told
+
+
+def _note(sentence: str) -> str:
+    return render(Note(sentence))
 
 
 def _cost_figure(runs: Sequence[Run], key: str, axis: Axis) -> str:
     """One chart, linear and logarithmic, switched without a script."""
     curves = _loss_series(runs, key)
     costs = [x for s in curves for x, _ in s.points if x > 0]
+    if not costs and key == "joules":
+        return ""  # energy is seldom measured, and the ledger says so
     if not costs:
-        return note(f"The metrics hold no loss with its {key}.")
+        return _note(f"The metrics hold no loss with its {key}.")
     title = f"Loss against {axis.name}"
     linear, log = (
         f'<div class="{kind}">{_renditions(runs, key, curves, axis)}</div>'
         for kind, axis in (("linear", axis), ("log", axis._replace(log=True)))
     )
-    inside = _switch(key) + linear + log
+    inside = _switch(key, title) + linear + log
     if max(costs) < 10 * min(costs):
         inside = linear
     return f"<figure><figcaption>{title}</figcaption>{inside}</figure>"
 
 
-def _switch(key: str) -> str:
+def _switch(key: str, title: str) -> str:
     """Radio buttons; FLOPs start logarithmic, for methods differ by decades in them."""
     chosen = "log" if key == "flops" else "linear"
     return "".join(
-        f'<input type="radio" class="to-{kind}" name="{key}" id="{key}-{kind}"'
+        f'<input type="radio" class="to-{kind}" name="{key}" id="{key}-{kind}" '
+        f'aria-label="{title}, {kind} axis"'
         f"{' checked' if kind == chosen else ''}>"
         f'<label for="{key}-{kind}">{kind}</label>'
         for kind in ("linear", "log")
@@ -90,13 +102,12 @@ def _renditions(
 ) -> str:
     """One chart; for tokens one with direct labels and another one for phones."""
     y, title, detail = _loss_axis(curves), f"loss against {x.name}", _detail(runs)
-    bare = [s._replace(label="") for s in curves]
+    bare, happened = [s._replace(label="") for s in curves], marks(runs, key)
     if key != "tokens":
-        return chart(bare, x, y, title, HALF, detail)
-    return (
-        f'<div class="wide">{chart(curves, x, y, title, WIDE, detail)}</div>'
-        f'<div class="narrow">{chart(bare, x, y, title, NARROW, detail)}</div>'
-    )
+        return chart(bare, x, y, title, HALF, detail, happened)
+    wide = chart(curves, x, y, title, WIDE, detail, happened)
+    narrow = chart(bare, x, y, title, NARROW, detail, happened)
+    return f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
 
 
 def _loss_axis(curves: Sequence[Series]) -> Axis:
@@ -114,7 +125,7 @@ def _loss_series(runs: Sequence[Run], key: str) -> list[Series]:
         if len(runs) > 1:
             names = (_short(run.name), "" if points else _short(run.name))
         faint.append(Series(points, i, "faint"))
-        means.append(Series(_mean(points), i, "line", names[0]))
+        means.append(Series(running_mean(points), i, "line", names[0]))
         marks.append(Series(valid, i, "marks", names[1]))
     return faint + means + marks
 
@@ -125,12 +136,7 @@ def _step_series(runs: Sequence[Run], key: str) -> list[Series]:
     if key != "grad_norm":
         return each
     faint = [s._replace(style="faint") for s in each]
-    return faint + [s._replace(points=_mean(s.points)) for s in each]
-
-
-def _mean(points: Sequence[Point]) -> list[Point]:
-    means = smooth([y for _, y in points], max(1, len(points) // 60))
-    return [(x, y) for (x, _), y in zip(points, means, strict=True)]
+    return faint + [s._replace(points=running_mean(s.points)) for s in each]
 
 
 def _short(name: str) -> str:

@@ -53,6 +53,12 @@ class MetricsWriter:
         self._file.flush()
         self._flushed = time.monotonic()
 
+    def cut_back(self, step: int) -> None:
+        """Takes back the records after a step; see the function `cut_back`."""
+        self._file.close()
+        cut_back(self.path, step)
+        self._file = open(self.path, "ab")  # noqa: SIM115
+
     def close(self) -> None:
         """Flushes and closes; a second call does nothing."""
         self._file.close()

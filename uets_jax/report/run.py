@@ -1,18 +1,25 @@
 """A run directory as the report sees it: whatever is there, and what is missing."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uets_jax.errors import UserError
+from uets_jax.errors import UserError, nearest
 from uets_jax.report.metrics import read_metrics
 
 Record = dict[str, Any]
+PLAIN = (int, float)
+HUGE, TINY = 1e100, 1e-100
+EVALUATION = ("evaluation", "eval", "validation")  # not training, under any name
 
 
 class Run(NamedTuple):
-    """One run; `notes` are sentences on what is missing or odd."""
+    """One run; `notes` are sentences on what is missing or odd.
+
+    `records` are the metrics in order, without those that a rollback took back.
+    """
 
     name: str
     path: Path
@@ -45,6 +52,28 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
     return runs
 
 
+def base_index(runs: Sequence[Run], base: str) -> int:
+    """Which run the others are compared with: by directory or name, else the first.
+
+    Raises:
+      UserError: when `base` is none of them.
+    """
+    if not base:
+        return 0
+    where = Path(base).resolve()
+    for same in (
+        lambda run: run.path.resolve() == where,
+        lambda run: run.name == base,
+        lambda run: run.path.resolve().name == base,
+    ):
+        found = [i for i, run in enumerate(runs) if same(run)]
+        if found:
+            return found[0]
+    raise UserError(
+        f"base {base!r} is no run here: {nearest(base, [run.name for run in runs])}"
+    )
+
+
 def load_run(path: Path) -> Run:
     """Reads one run directory; raises as `load_runs`."""
     if not path.is_dir():
@@ -67,8 +96,10 @@ def load_run(path: Path) -> Run:
     if not metrics.is_file():
         notes.append("There is no metrics.jsonl, hence no curves.")
     name = summary.get("name") or config.get("name") or path.resolve().name
+    kept = _continuous(records)
     notes += [*_status(summary), *_nonfinite(records)]
-    return Run(str(name), path, config, summary, records, notes)
+    notes += _taken_back(len(records) - len(kept))
+    return Run(str(name), path, config, summary, kept, notes)
 
 
 def _object(path: Path, otherwise: str, notes: list[str]) -> Record:
@@ -91,6 +122,29 @@ def _status(summary: Record) -> list[str]:
     return [] if status == "completed" else [f"Status of the run: {status}."]
 
 
+def _continuous(records: list[Record]) -> list[Record]:
+    """Drops the losses of steps that were taken again later; keeps all events."""
+    alive = [True] * len(records)
+    for key in ("loss", "valid_loss"):
+        first = math.inf
+        for i in reversed(range(len(records))):
+            step = number(records[i].get("step"))
+            if step is None or "event" in records[i] or key not in records[i]:
+                continue
+            alive[i] = step < first
+            first = min(first, step)
+    return [record for record, live in zip(records, alive, strict=True) if live]
+
+
+def _taken_back(count: int) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"{count} metrics record{'s' * (count > 1)} of steps that were taken again "
+        "after a rollback: the curves leave these out, their cost is counted."
+    ]
+
+
 def _nonfinite(records: list[Record]) -> list[str]:
     bad = [r for r in records if r.get("nonfinite")]
     if not bad:
@@ -110,27 +164,29 @@ def _listed(value: Any) -> list[Any]:
 def number(value: Any) -> float | None:
     """`value` where it is a number that can be drawn, else None.
 
-    Beyond 1e100 a loss is as good as infinite, below 1e-100 it is 0.
+    Beyond `HUGE` a loss is as good as infinite, below `TINY` it is 0.
     """
-    return _numbers([value])[0]
-
-
-def _numbers(values: Sequence[Any]) -> list[float | None]:
-    kept = (v if type(v) in (int, float) and abs(v) < 1e100 else None for v in values)
-    return [v if v is None else float(v) if abs(v) > 1e-100 else 0.0 for v in kept]
+    if type(value) not in PLAIN or not -HUGE < value < HUGE:
+        return None
+    return float(value) if abs(value) > TINY else 0.0
 
 
 def pairs(run: Run, x: str, y: str) -> list[tuple[float, float]]:
-    """(x, y) of every record that has both as numbers."""
-    xs, ys = (_numbers([r.get(key) for r in run.records]) for key in (x, y))
-    both = zip(xs, ys, strict=True)
-    return [(a, b) for a, b in both if a is not None and b is not None]
+    """(x, y) of every record, events aside, that has both as numbers."""
+    found = []
+    for record in run.records:
+        a, b = record.get(x), record.get(y)
+        if type(a) in PLAIN and type(b) in PLAIN and "event" not in record:
+            left, right = number(a), number(b)
+            if left is not None and right is not None:
+                found.append((left, right))
+    return found
 
 
 def last(run: Run, key: str) -> float | None:
-    """The last finite value of `key` in the metrics."""
-    values = _numbers([r.get(key) for r in run.records])
-    return next((v for v in reversed(values) if v is not None), None)
+    """The last finite value of `key` in the metrics, events aside."""
+    values = (number(r.get(key)) for r in reversed(run.records) if not r.get("event"))
+    return next((v for v in values if v is not None), None)
 
 
 def parts(run: Run, key: str) -> dict[str, float]:
@@ -140,6 +196,14 @@ def parts(run: Run, key: str) -> dict[str, float]:
         return {}
     known = {str(name): number(value) for name, value in table.items()}
     return {n: v for n, v in known.items() if v is not None and n != "total"}
+
+
+def _training(spent: dict[str, float], kind: str) -> float | None:
+    """Seconds of steps and of waiting for data; FLOPs of all but evaluation."""
+    if kind == "seconds":
+        return spent["train"] + spent.get("data", 0.0) if "train" in spent else None
+    charged = [v for name, v in spent.items() if name not in EVALUATION]
+    return sum(charged) if charged else None
 
 
 def figure(run: Run, key: str) -> float | None:
@@ -155,7 +219,7 @@ def figure(run: Run, key: str) -> float | None:
     if key in ("train_flops", "train_seconds"):
         kind = key.removeprefix("train_")
         counted = last(run, kind)
-        return parts(run, kind).get("train") if counted is None else counted
+        return _training(parts(run, kind), kind) if counted is None else counted
     if parts(run, key):
         return sum(parts(run, key).values())
     value = number(run.summary.get(key))

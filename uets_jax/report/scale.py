@@ -140,3 +140,9 @@ def smooth(values: Sequence[float], half: int) -> list[float]:
         left, right = i - reach, min(i + reach + 1, len(values))
         means.append((sums[right] - sums[left]) / (right - left))
     return means
+
+
+def running_mean(points: Sequence[Point]) -> list[Point]:
+    """The points with their heights smoothed over about a thirtieth of the curve."""
+    means = smooth([y for _, y in points], max(1, len(points) // 60))
+    return [(x, y) for (x, _), y in zip(points, means, strict=True)]

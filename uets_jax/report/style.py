@@ -4,13 +4,14 @@
 LIGHT = ("#0072b2", "#d55e00", "#00866a", "#b8558f", "#b07a00", "#3b93c9", "#6b6b6b")
 DARK = ("#56b4e9", "#ff8a4c", "#2cc79b", "#e59cc7", "#f0c04a", "#a9d4f5", "#a8a8a8")
 LAST = ("#7a4b1e", "#d9a978")
+COLORS = len(LIGHT) + 1  # classes c0 .. c7
 
 
 def _variables(colors: tuple[str, ...]) -> str:
     return "".join(f"--c{i}:{color};" for i, color in enumerate(colors))
 
 
-_CLASSES = "".join(f".c{i}{{--c:var(--c{i})}}" for i in range(len(LIGHT) + 1))
+_CLASSES = "".join(f".c{i}{{--c:var(--c{i})}}" for i in range(COLORS))
 
 CSS = (
     f":root{{{_variables((*LIGHT, LAST[0]))}"
@@ -74,24 +75,31 @@ svg path{fill:none;stroke:var(--c);stroke-linejoin:round;stroke-linecap:round}
 .marks{stroke-width:1.2;stroke-dasharray:3 4}
 .dot{fill:var(--paper);stroke:var(--c);stroke-width:1.8}
 .dot:hover{fill:var(--c)}
+.mark line{stroke:var(--c);stroke-width:1;stroke-dasharray:1 3;opacity:.9}
+.mark .hit{stroke:transparent;stroke-width:9;stroke-dasharray:none}
+svg .mark text{font-size:11px;fill:var(--c);paint-order:stroke;stroke:var(--paper);
+ stroke-width:3px;stroke-linejoin:round}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 20px;padding:0;
  margin:0 0 2px;font-size:.9rem;overflow-wrap:anywhere}
 .swatch{display:inline-block;width:.75em;height:.75em;border-radius:50%;
  background:var(--c);margin-right:.5em;print-color-adjust:exact;
  -webkit-print-color-adjust:exact}
 .scroll{overflow-x:auto;margin:0 0 12px}
-table{border-collapse:collapse;width:100%;font-size:.9rem;
+.scroll:focus-visible{outline:2px solid var(--c0);outline-offset:2px}
+table{border-collapse:separate;border-spacing:0;width:100%;font-size:.9rem;
  font-variant-numeric:tabular-nums}
 th,td{text-align:left;vertical-align:top;padding:7px 16px 7px 0;
  border-bottom:1px solid var(--rule)}
 th:last-child,td:last-child{padding-right:0}
 thead th{color:var(--soft);font-weight:500;font-size:.82rem;vertical-align:bottom}
 tbody th{font-weight:500;overflow-wrap:anywhere;min-width:7em}
+tbody th:has(.swatch){min-width:10.5em}
 .figures td,.figures thead th+th{text-align:right;white-space:nowrap}
 .figures small{display:block;color:var(--soft);font-size:.82rem}
-.shares small{display:inline-block;min-width:4.4em}
-.shares tr:last-child>*{border-bottom:0;font-weight:600}
-.bar{display:block;height:3px;margin-top:4px;background:var(--rule);border-radius:2px}
+.shares tbody tr:last-child>*{border-bottom:0;font-weight:600}
+.shares small{display:inline;margin-left:.7em}
+.shares tbody th,.shares thead th:first-child{width:30%}
+.bar{display:block;min-width:5em;height:3px;margin-top:4px;background:var(--rule);border-radius:2px}
 .bar i{display:block;height:3px;background:var(--c);border-radius:2px;
  print-color-adjust:exact;-webkit-print-color-adjust:exact}
 code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",
@@ -99,6 +107,8 @@ code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mon
 code{font-size:.84em;overflow-wrap:anywhere}
 .settings th,.settings td{padding-top:5px;padding-bottom:5px}
 .settings tbody th{white-space:nowrap;font-weight:400;width:1%;padding-right:32px}
+.events th,.events td{white-space:nowrap}
+.events td:last-child{white-space:normal;min-width:14em;overflow-wrap:anywhere}
 .sample{white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 12px;padding:14px 18px;
  background:var(--tint);border-radius:8px;font-size:.84rem;line-height:1.6}
 .sample b{color:var(--c0);font-weight:600}
@@ -117,18 +127,34 @@ footer{color:var(--soft);font-size:.8rem;padding-top:48px;padding-bottom:40px}
  figure label{margin-bottom:8px}
  .wide{display:none}
  .narrow{display:block}
+ th,td{padding-right:12px}
+ tbody th{min-width:7.5em;position:sticky;left:0;background:var(--paper)}
 }
 @media print{
- :root{--ink:#000;--soft:#444;--rule:#ccc;--paper:#fff;--tint:#f4f4f4;--warn:#fff;"""
+ :root{color-scheme:light;--ink:#000;--soft:#444;--rule:#ccc;--paper:#fff;
+ --tint:#f4f4f4;--warn:#fff;"""
     + _variables((*LIGHT, LAST[0]))
     + """}
- body{font-size:10.5pt}
+ @page{margin:14mm}
+ body{font-size:10pt;line-height:1.4}
  main,footer{max-width:none;padding:0}
  header{padding-top:0}
- figure,.tiles,.sample,tr{break-inside:avoid}
- h2,figcaption{break-after:avoid}
- figure input:not(:checked)+label{display:none}
+ section{margin-top:22px}
+ .tiles{margin-top:14px}
+ .tiles div{padding:7px 14px}
+ .tiles b{font-size:1.3rem}
+ .pair{grid-template-columns:1fr 1fr;gap:0 20px}
+ figure{margin-bottom:14px}
+ figure,.tiles,.sample,tr,.warn,.legend,.note,.figures{break-inside:avoid}
+ thead{display:table-header-group}
+ h2,h3,figcaption,.legend,.note:has(+figure){break-after:avoid}
+ figure input+label,.hit,.unprinted{display:none}
+ details{border:0;padding:0}
+ details::details-content{content-visibility:visible;block-size:auto}
  .scroll{overflow:visible}
+ table{font-size:9pt}
+ th,td{padding:4px 10px 4px 0}
+ .settings th,.settings td{padding-top:1px;padding-bottom:1px}
 }
 """
 )

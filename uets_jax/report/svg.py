@@ -5,12 +5,14 @@ from typing import Literal, NamedTuple
 
 from uets_jax.report import scale, units
 from uets_jax.report.axis import Axis, span, ticks
+from uets_jax.report.blocks import TIMES
 from uets_jax.report.markup import escape
 from uets_jax.report.scale import Point, Scale
+from uets_jax.report.style import COLORS
 
-COLORS = 8  # classes c0 .. c7 of the style sheet
 GLYPH, BOLD = 6.6, 8.2  # width in user units of a character in a tick, in a label
 LINE = 15.0  # least distance between two direct labels
+CLOSE, ROWS = 5.0, 3  # marks nearer than this are one; rows for their labels
 
 
 class Series(NamedTuple):
@@ -23,6 +25,16 @@ class Series(NamedTuple):
     """Written beside its last point."""
 
 
+class Mark(NamedTuple):
+    """Something that happened at `x`: a thin vertical line with a small label."""
+
+    x: float
+    label: str
+    color: int
+    detail: str = ""
+    """Shown on hovering."""
+
+
 def chart(
     series: Sequence[Series],
     x: Axis,
@@ -30,6 +42,7 @@ def chart(
     title: str,
     size: tuple[int, int] = (440, 290),
     detail: float = 1.0,
+    marks: Sequence[Mark] = (),
 ) -> str:
     """An `<svg>` element, `size` user units wide and high, that scales with its parent.
 
@@ -39,6 +52,7 @@ def chart(
     Args:
       title: what a screen reader says.
       detail: about how many points per pixel a curve keeps.
+      marks: events; those outside of the curves' range are left out.
     """
     width, height = map(float, size)
     series = [s._replace(points=_drawable(s.points, x, y)) for s in series]
@@ -57,6 +71,7 @@ def chart(
         f'<text class="name end" x="{right:.0f}" y="{height - 6:g}">'
         f"{escape(x_name)}</text>",
         *_grid(across, down, x_ticks, y_ticks),
+        *_marks([m for m in marks if x_low <= m.x <= x_high], across, down),
         *(_curve(s, across, down, x, y, detail) for s in series if s.points),
         *_labels(series, across, down, right),
     ]
@@ -64,8 +79,22 @@ def chart(
         body.append(f'<text class="name" x="{left + 12:.0f}" y="60">no data</text>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
-        f'role="img" aria-label="{escape(title)}">\n' + "\n".join(body) + "\n</svg>"
+        f'role="img" aria-label="{escape(title)}">\n'
+        f"<desc>{escape(_described(series, x, y))}</desc>\n"
+        + "\n".join(body)
+        + "\n</svg>"
     )
+
+
+def _described(series: Sequence[Series], x: Axis, y: Axis) -> str:
+    """Where each solid curve begins and ends, in words."""
+    ends = [
+        f"{s.label or 'curve'}: from {_hover(s.points[0], x, y)} "
+        f"to {_hover(s.points[-1], x, y)}"
+        for s in series
+        if s.points and s.style != "faint"
+    ]
+    return ". ".join(ends) or "no data"
 
 
 def _drawable(points: Sequence[Point], x: Axis, y: Axis) -> list[Point]:
@@ -135,7 +164,7 @@ def _curve(
 
 def _hover(point: Point, x: Axis, y: Axis) -> str:
     at = units.duration(point[0]) if x.kind == "time" else units.si(point[0])
-    return f"{x.name} {at}, {y.name} {units.si(point[1], 4)}"
+    return f"{x.name} {at}, {y.name or 'value'} {units.si(point[1], 4)}"
 
 
 def _labels(
@@ -156,3 +185,46 @@ def _labels(
         f'y="{y:.1f}">{escape(s.label)}</text>'
         for s, y in zip(named, heights, strict=True)
     ]
+
+
+def _marks(marks: Sequence[Mark], across: Scale, down: Scale) -> list[str]:
+    """Lines of the events, each with its label where there is room for one."""
+    top, base = down.end, down.start
+    rows, parts = [across.start] * ROWS, []
+    for pixel, group in _merged(marks, across):
+        first = group[0]
+        look = f"c{first.color % COLORS}"
+        text = first.label + (f" {TIMES}{len(group)}" if len(group) > 1 else "")
+        told = "; ".join(dict.fromkeys(m.detail for m in group[:5] if m.detail))
+        parts.append(
+            f'<g class="mark {look}"><title>{escape(told or text)}</title>'
+            f'<line class="hit" x1="{pixel:.1f}" x2="{pixel:.1f}" y1="{top:.1f}" '
+            f'y2="{base:.1f}"/><line x1="{pixel:.1f}" x2="{pixel:.1f}" '
+            f'y1="{top:.1f}" y2="{base:.1f}"/>'
+        )
+        width, left = GLYPH * len(text), pixel + 4
+        if left + width > across.end:
+            left = pixel - 4 - width
+        row = next((i for i, free in enumerate(rows) if left >= free), None)
+        if row is not None:
+            rows[row] = max(left + width, pixel) + 6
+            parts.append(
+                f'<text x="{left:.1f}" y="{top + 11 + 13 * row:.1f}">'
+                f"{escape(text)}</text>"
+            )
+        parts.append("</g>")
+    return parts
+
+
+def _merged(marks: Sequence[Mark], across: Scale) -> list[tuple[float, list[Mark]]]:
+    """Marks from left to right; neighbours of one kind and run that touch are one."""
+    groups: list[tuple[float, list[Mark]]] = []
+    for mark in sorted(marks, key=lambda m: (m.color, m.label, m.x)):
+        pixel = across(mark.x)
+        last = groups[-1][1] if groups else []
+        alike = last and (last[-1].label, last[-1].color) == (mark.label, mark.color)
+        if alike and pixel - across(last[-1].x) < CLOSE:
+            last.append(mark)
+        else:
+            groups.append((pixel, [mark]))
+    return sorted(groups, key=lambda group: group[0])

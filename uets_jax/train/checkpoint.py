@@ -1,11 +1,11 @@
-"""Checkpoints: arrays by orbax, a JSON record beside them, checksums over both.
+"""Reading checkpoints: arrays by orbax, a JSON record beside them, checksums of both.
 
     checkpoints/00000100/state/...      orbax (API v1)
                          record.json    step, data position, ledger, tree of shapes
                          manifest.json  sha256 of every file
 
-A checkpoint is written under a temporary name and renamed when complete. Orbax notices
-neither a flipped bit nor a tree of another depth, so both are checked here.
+A checkpoint is written under a temporary name and renamed when complete (see `saver`).
+Orbax notices neither a flipped bit nor a tree of another depth: both are checked here.
 """
 
 import hashlib
@@ -23,48 +23,12 @@ from uets_jax.errors import UserError
 
 Check = Callable[[dict[str, Any]], None]
 
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
 _DAMAGED = ".damaged"
 
 
 class CorruptCheckpointError(RuntimeError):
     """A checkpoint's files are not those that were written."""
-
-
-def save(root: Path, state: PyTree, record: dict[str, Any], keep: int = 2) -> Path:
-    """Writes `root/<step>` from all processes, then drops all but the newest `keep`.
-
-    Raises:
-      UserError: if the disk is full or not writable; earlier checkpoints stay.
-    """
-    from orbax.checkpoint import v1 as ocp
-
-    step = int(record["step"])
-    final, temporary = root / f"{step:08d}", root / f"{_TEMPORARY}{step:08d}"
-    try:
-        if jax.process_index() == 0:
-            sweep(root)
-            temporary.mkdir(parents=True)
-        _barrier("checkpoint-begin")
-        ocp.save(str(temporary / "state"), state)
-        if jax.process_index() == 0:
-            _write_json(temporary / "record.json", {**record, "tree": _shapes(state)})
-            _write_json(temporary / "manifest.json", _checksums(temporary))
-            if final.exists():
-                shutil.rmtree(final)
-            os.replace(temporary, final)
-            older = [s for s in steps(root) if s != step]
-            for old in older[: len(older) - keep + 1]:
-                shutil.rmtree(root / f"{old:08d}")
-        _barrier("checkpoint-end")
-    except (OSError, ValueError) as error:
-        sweep(root)
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{final}: the checkpoint could not be written ({reason}); make room or "
-            "choose another --out; earlier checkpoints are untouched"
-        ) from error
-    return final
 
 
 def steps(root: Path) -> list[int]:
@@ -76,7 +40,7 @@ def steps(root: Path) -> list[int]:
 
 def sweep(root: Path) -> None:
     """Removes what a killed save left behind."""
-    for path in root.glob(f"{_TEMPORARY}*"):
+    for path in root.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -108,7 +72,7 @@ def load(
     verify(path)
     record = json.loads((path / "record.json").read_text("utf-8"))
     check(record)
-    stored, wanted = record.pop("tree"), _shapes(abstract)
+    stored, wanted = record.pop("tree"), shapes(abstract)
     for leaf in sorted({*stored, *wanted}):
         if stored.get(leaf) != wanted.get(leaf):
             raise UserError(
@@ -142,13 +106,14 @@ def verify(path: Path) -> None:
         files = dict(manifest)
     except (OSError, ValueError, TypeError) as error:
         raise CorruptCheckpointError(f"{path}: manifest.json unreadable") from error
-    present = _checksums(path)
+    present = checksums(path)
     for name in sorted({*files, *present}):
         if files.get(name) != present.get(name):
             raise CorruptCheckpointError(f"{path / name}: checksum differs")
 
 
-def _checksums(path: Path) -> dict[str, str]:
+def checksums(path: Path) -> dict[str, str]:
+    """sha256 of every file in a checkpoint but the manifest, by relative path."""
     files = (p for p in path.rglob("*") if p.is_file() and p.name != "manifest.json")
     digests = {}
     for file in sorted(files):
@@ -158,20 +123,7 @@ def _checksums(path: Path) -> dict[str, str]:
     return digests
 
 
-def _shapes(state: Any) -> dict[str, str]:
+def shapes(state: Any) -> dict[str, str]:
+    """dtype and shape of every leaf, by its path in the tree."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(p): f"{x.dtype}{list(x.shape)}" for p, x in leaves}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)

@@ -19,7 +19,7 @@ from uets_jax.models.presets import read_config
 from uets_jax.step import Program
 from uets_jax.train import checkpoint
 from uets_jax.train.mesh import abstract_state, check_rows, make_mesh
-from uets_jax.train.run import check_same_data, check_same_overrides
+from uets_jax.train.sameness import check_same_data, check_same_overrides
 from uets_jax.train.session import Session, use_compilation_cache
 from uets_jax.train.summary import continuation
 from uets_jax.train.validation import validation
@@ -95,7 +95,8 @@ def evaluate_run(
         store = other_store(opened, source)
     else:
         store = prepare(opened.config.data)
-        check_same_data(opened.path, opened.record, store.fingerprint)
+        hashes = (store.tokenizer.hash, store.fingerprint)
+        check_same_data(opened.path, opened.record, *hashes)
     session = Session(opened.config, store, opened.program, opened.mesh)
     found = validation(session, opened.state.params, split, tokens)
     return {"step": opened.record["step"], **found}

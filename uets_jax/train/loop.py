@@ -1,28 +1,30 @@
 """The loop: a run is a fold over phases, each with constant shapes and one executable.
 
 Per step: take a batch, dispatch the step, read the metrics of the step before. At fixed
-steps: validate, save. A signal saves and stops; a non-finite loss stops.
+steps: validate, save. A signal saves and stops.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from uets_jax.config import ExperimentConfig, window_length
+from uets_jax.config import ExperimentConfig
 from uets_jax.data.windows import chain_ids, stream
-from uets_jax.errors import NonFiniteLossError, StoppedError, UserError
-from uets_jax.measure.flops import forward_flops, step_flops
+from uets_jax.errors import StoppedError, UserError
 from uets_jax.measure.ledger import Ledger
-from uets_jax.train.interrupts import Interrupts
-from uets_jax.train.mesh import compile_step, put_batch
-from uets_jax.train.run import Pending, Run, begin, describe, save
+from uets_jax.train.executable import Executable, executable
+from uets_jax.train.mesh import put_batch
+from uets_jax.train.monitor import BadStepError, abort, read, validate
+from uets_jax.train.phase import Stopwatch, close, profiled
+from uets_jax.train.rollback import roll_back
+from uets_jax.train.run import Pending, Run, begin, save
+from uets_jax.train.sameness import check_allow
 from uets_jax.train.session import open_session
 from uets_jax.train.summary import finish
-from uets_jax.train.validation import validation
 from uets_jax.types import Batch, TrainState
 
 
@@ -46,6 +48,8 @@ def train(
     out: Path | str,
     resume: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+    profile: int = 0,
 ) -> Result:
     """Trains, and leaves config, metrics, checkpoints, summary and report in `out`.
 
@@ -55,23 +59,30 @@ def train(
       resume: go on from the newest intact checkpoint, bit-identical to a run that was
         never stopped; where there is none, start at step 0 and say so.
       overrides: own parts of the program, see `build`; a resume needs the same.
+      allow: fields or rooms of the config in which a resume may differ, or
+        "overrides"; each change is recorded as an event.
+      profile: steps of which a trace is written to `out/profile`, for TensorBoard and
+        Perfetto.
 
     Raises:
-      UserError: for bad input or configuration.
-      NonFiniteLossError: if the loss stops being finite.
+      UserError: for bad input or configuration, and if a checkpoint can't be written.
+      NonFiniteLossError: for a bad step, where `train.on_bad_step` knows no better.
       StoppedError: after a signal, once the state is saved.
     """
     out, ledger = Path(out).absolute(), Ledger()
+    check_allow(allow)
     if not resume and (out / "config.json").exists():
         raise UserError(f"{out}: holds a run; use --resume {out} or another --out")
     session = open_session(config, overrides)
-    run = begin(session, out, resume, ledger, sorted(overrides or {}))
-    with run.metrics, run.progress, Interrupts() as interrupts:
+    run = begin(session, out, resume, ledger, sorted(overrides or {}), allow)
+    run.profile = profile
+    with run.open():
         for phase in phases(session.config):
-            _run_phase(run, phase, interrupts)
-        if run.saved != run.step:
+            _run_phase(run, phase)
+        if run.saved != run.at.step:
             save(run)
-    summary = finish(run)
+        run.saver.wait()
+        summary = finish(run)
     return Result(session.config, run.state, summary)
 
 
@@ -80,110 +91,105 @@ def phases(config: ExperimentConfig) -> tuple[Phase, ...]:
     return (Phase(config, config.train.steps),)
 
 
-def _run_phase(run: Run, phase: Phase, interrupts: Interrupts) -> None:
-    """Steps up to the end of the phase."""
-    session, config = run.session, phase.config
-    step_fn = compile_step(session.program, session.mesh)
-    batches = stream(session.windows, run.step, phase.end)
-    cost = step_flops(config)
+def _run_phase(run: Run, phase: Phase) -> None:
+    """Steps up to the end of the phase, through rollbacks."""
+    if run.at.step >= phase.end:
+        return
+    session = run.session
+    run.ledger.switch("compile")
+    run.watchdog.beat("compiling")
+    step = executable(session.program, session.mesh, phase.config)
+    run.bytes = step.bytes
+    watch = Stopwatch(run)
+    while run.at.step < phase.end:
+        try:
+            _steps(run, phase, step)
+        except BadStepError as bad:
+            roll_back(run, bad)
+    close(run, phase.config, step, watch)
+
+
+def _steps(run: Run, phase: Phase, step: Executable) -> None:
+    """Steps up to the end of the phase, or to the first bad one.
+
+    Raises:
+      BadStepError: if the run is to go back to its last checkpoint.
+    """
+    session, skipped = run.session, run.at.passed_over
+    batches = stream(session.windows, run.at.step + skipped, phase.end + skipped)
     run.ledger.switch("data")
-    category = "compile"
-    for batch in batches:
-        run.ledger.switch(category)
-        pool = put_batch(batch, session.mesh)
-        run.state, metrics = step_fn(run.state, pool, None)
-        run.ledger.switch("train")
-        run.chain = chain_ids(run.chain, _consumed(run, batch))
-        run.step += 1
-        run.ledger.charge(cost)
-        _read(run)
-        run.pending = Pending(run.step, run.ledger.training_flops(), metrics)
-        category = "train"
-        _at_fixed_steps(run)
-        if interrupts.caught and run.step < phase.end:
-            _stop(run, interrupts.caught)
-        run.ledger.switch("data")
+    with profiled(run, phase.end) as profile:
+        for batch in batches:
+            run.ledger.switch("train")
+            pool = put_batch(batch, session.mesh)
+            run.state, metrics = step.call(run.state, pool, None)
+            run.at.chain = chain_ids(run.at.chain, _consumed(run, batch))
+            run.at.step += 1
+            read(run, step.count)
+            stop = run.ask(bool(run.interrupts.caught))
+            run.pending = Pending(run.at.step, metrics, stop)
+            _at_fixed_steps(run, step)
+            if _asked_to_stop(run) and run.at.step < phase.end:
+                _stop(run, step)
+            run.saver.check()
+            run.watchdog.beat(f"training after step {run.at.step}")
+            profile.step()
+            run.ledger.switch("data")
     run.ledger.switch("train")
-    _read(run)
+    read(run, step.count)
 
 
 def _consumed(run: Run, batch: Batch) -> np.ndarray:
     """The ids of the step's rows; of several processes, each has but its share."""
     if jax.process_count() == 1:
         return np.asarray(batch.ids)
-    return run.session.windows.order(run.step)
+    return run.session.windows.order(run.at.step + run.at.passed_over)
 
 
-def _at_fixed_steps(run: Run) -> None:
+def _at_fixed_steps(run: Run, step: Executable) -> None:
     """Validation, then a checkpoint, where the config asks for them."""
-    train, last = run.session.config.train, run.step == run.session.config.train.steps
-    due = lambda every: last or (every and run.step % every == 0)
+    train, last = run.session.config.train, run.at.step == run.session.config.train.steps
+    due = lambda every: last or (every and run.at.step % every == 0)
     if due(train.eval_every):
-        _read(run)
-        _validate(run)
+        read(run, step.count)
+        validate(run)
     if due(train.checkpoint_every):
-        _read(run)
+        read(run, step.count)
+        _check_params(run)
         save(run)
 
 
-def _read(run: Run) -> None:
-    """Fetches and logs the metrics of the last step dispatched before this one."""
-    if run.pending is None:
-        return
-    step, flops, metrics = run.pending
-    run.pending = None
-    values = {k: float(v) for k, v in jax.device_get(dict(metrics)).items()}
-    describe(run)
-    run.ledger.charge({}, tokens=int(values.pop("targets")))
-    seconds = round(run.ledger.training_seconds(), 4)
-    counts = {"tokens": run.ledger.tokens, "flops": flops, "seconds": seconds}
-    run.metrics.write({"step": step, **values, **counts})
-    run.progress.update(step, values["loss"], run.ledger.tokens)
-    run.last_loss = values["loss"]
-    for name in ("loss", "grad_norm"):
-        _check_finite(run, name, values[name], step)
+def _check_params(run: Run) -> None:
+    """Keeps an overflow in the last update out of the checkpoints.
+
+    Raises:
+      NonFiniteLossError: if a parameter is not finite; a guard lets none pass.
+    """
+    if run.session.program.guard is None and not _all_finite(run.state.params):
+        raise abort(run, f"a parameter is not finite after step {run.at.step}")
 
 
-def _check_finite(run: Run, name: str, value: float, step: int) -> None:
-    """Raises `NonFiniteLossError`, with everything measured on disk."""
-    if math.isfinite(value):
-        return
-    run.metrics.flush()
-    raise NonFiniteLossError(
-        f"{run.out}: {name} is {value} at step {step}; lower --optim.learning-rate in "
-        "a new --out; metrics.jsonl has the steps before"
-    )
+@jax.jit
+def _all_finite(params: Any) -> Any:
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all()
 
 
-def _validate(run: Run) -> None:
-    """Loss on held-out text, into the metrics."""
-    session, before = run.session, run.ledger.switch("eval")
-    limit = session.config.train.eval_tokens
-    found = validation(session, run.state.params, "valid", limit)
-    per_token = forward_flops(session.config.model, window_length(session.config))
-    run.ledger.charge({"evaluation": per_token * int(found["valid_tokens"])})
-    run.last_valid = found
-    counts = {
-        "tokens": run.ledger.tokens,
-        "flops": run.ledger.training_flops(),
-        "seconds": round(run.ledger.training_seconds(), 4),
-    }
-    run.metrics.write({"step": run.step, **found, **counts})
-    _check_finite(run, "valid_loss", found["valid_loss"], run.step)
-    run.progress.note(
-        f"step {run.step}: validation loss {found['valid_loss']:.4f}, "
-        f"{found['bits_per_byte']:.4f} bits per byte"
-    )
-    run.ledger.switch(before)
+def _asked_to_stop(run: Run) -> bool:
+    """Whether to stop now; several processes learn it with the metrics, together."""
+    if jax.process_count() == 1 and run.interrupts.caught:
+        run.stop = run.interrupts.caught
+    return run.stop is not None
 
 
-def _stop(run: Run, name: str) -> None:
+def _stop(run: Run, step: Executable) -> None:
     """Saves the current step and ends the run."""
-    _read(run)
-    if run.saved != run.step:
+    read(run, step.count)
+    if run.saved != run.at.step:
+        _check_params(run)
         save(run)
-    run.metrics.write({"step": run.step, "event": "stopped", "detail": name})
+    run.saver.wait()
+    run.event("stopped", str(run.stop))
     raise StoppedError(
-        f"{run.out}: stopped by {name} at step {run.step}, checkpoint saved; go on "
-        f"with --resume {run.out}"
+        f"{run.out}: stopped by {run.stop} at step {run.at.step}, checkpoint saved; go "
+        f"on with --resume {run.out}"
     )

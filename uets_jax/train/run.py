@@ -1,58 +1,153 @@
 """A run: what changes while it goes on, how it begins, goes on and is saved."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from uets_jax.config import FREE_ON_RESUME, ExperimentConfig, config_hash, to_dict
-from uets_jax.errors import UserError
+from uets_jax.build import hypers
+from uets_jax.config import config_hash, to_dict
 from uets_jax.measure.energy import EnergyMeter
 from uets_jax.measure.ledger import Ledger
-from uets_jax.models.presets import read_config
+from uets_jax.measure.machine import live_array_bytes
 from uets_jax.report.metrics import MetricsWriter, cut_back
 from uets_jax.report.progress import Progress
+try:
+    from uets_jax.report.trackers import Trackers, open_trackers
+except ImportError:  # TEMPORARY
+    class Trackers:
+        def write(self, r): ...
+        def __enter__(self): return self
+        def __exit__(self, *a): ...
+    def open_trackers(*a): return Trackers()
 from uets_jax.train import checkpoint
 from uets_jax.train.files import told, write_json
+from uets_jax.train.interrupts import Interrupts
 from uets_jax.train.mesh import abstract_state
+from uets_jax.train.processes import agreement, barrier, is_main
+from uets_jax.train.sameness import (
+    check_same_data,
+    check_same_overrides,
+    check_same_run,
+)
+from uets_jax.train.saver import Saver
 from uets_jax.train.session import Session
+from uets_jax.train.watchdog import Watchdog
 from uets_jax.types import TrainState
+
+COUNTS = ("resumes", "rollbacks", "skipped_steps")
 
 
 class Pending(NamedTuple):
     """A step that was dispatched and whose metrics have not been read."""
 
     step: int
-    flops: int  # charged up to and with this step
     metrics: Mapping[str, jax.Array]
+    stop: jax.Array | bool  # whether any process was asked to stop
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run is; all of it stands in a checkpoint's record.
+
+    passed_over: batches that were left out by rollbacks: step n reads batch
+      n + passed_over.
+    chain: hash of the ids consumed so far.
+    streak: updates left out in a row.
+    """
+
+    step: int = 0
+    passed_over: int = 0
+    chain: str = ""
+    streak: int = 0
+    counts: dict[str, int] = dataclasses.field(
+        default_factory=lambda: dict.fromkeys(COUNTS, 0)
+    )
+    last_loss: float = math.nan
+    last_valid: dict[str, float | int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
 class Run:
-    """What changes while a run goes on; a checkpoint holds all of it."""
+    """What changes while a run goes on, and what it writes to."""
 
     session: Session
     overrides: list[str]  # names of the user's own parts
     out: Path
     state: TrainState
-    step: int
-    chain: str  # of the ids consumed so far
+    at: Position
     ledger: Ledger
     meter: EnergyMeter
     metrics: MetricsWriter
     progress: Progress
+    saver: Saver
+    trackers: Trackers
+    watchdog: Watchdog
+    interrupts: Interrupts
+    ask: Any  # own wish to stop -> whether any process has it
+    profile: int = 0  # steps to trace
     pending: Pending | None = None
-    last_valid: dict[str, float | int] = dataclasses.field(default_factory=dict)
-    last_loss: float = math.nan
+    stop: str | None = None  # why the run is to stop
     saved: int = -1  # the step of the newest checkpoint
+    rollbacks: int = 0  # since the newest checkpoint
     described: bool = False  # config.json and tokenizer.json are there
+    phases: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    bytes: dict[str, int | None] = dataclasses.field(default_factory=dict)
+    live_bytes: int = 0  # most bytes of arrays seen at a save or validation
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator["Run"]:
+        """Within, signals are caught and files are open; pending saves end with it."""
+        with contextlib.ExitStack() as stack:
+            for each in (self.metrics, self.progress, self.trackers):
+                stack.enter_context(each)
+            stack.enter_context(self.saver)
+            stack.enter_context(self.watchdog)
+            stack.enter_context(self.interrupts)
+            yield self
+
+    def look_at_memory(self) -> None:
+        """Notes how many bytes of arrays there are, if never more were seen."""
+        self.live_bytes = max(self.live_bytes, live_array_bytes())
+
+    def event(self, name: str, detail: str) -> None:
+        """Something that happened, into the metrics with what was spent so far."""
+        record = {"step": self.at.step, "event": name, "detail": detail}
+        self.record({**record, **self.spent()})
+
+    def record(self, values: dict[str, Any]) -> None:
+        """One line of metrics, to the file and to the trackers."""
+        self.metrics.write(values)
+        self.trackers.write(values)
+
+    def spent(self) -> dict[str, int | float]:
+        """What every record says of the cost so far."""
+        spent = {
+            "tokens": self.ledger.tokens,
+            "flops": self.ledger.training_flops(),
+            "seconds": round(self.ledger.training_seconds(), 4),
+        }
+        joules = self.joules()
+        return spent if joules is None else {**spent, "joules": round(joules, 1)}
+
+    def joules(self) -> float | None:
+        """Energy drawn so far, the parts before a resume included, where measured."""
+        own = self.meter.joules()
+        return None if own is None else self.ledger.joules + own
 
 
 def begin(
-    session: Session, out: Path, resume: bool, ledger: Ledger, overrides: list[str]
+    session: Session,
+    out: Path,
+    resume: bool,
+    ledger: Ledger,
+    overrides: list[str],
+    allow: Sequence[str] = (),
 ) -> Run:
     """A fresh run, or the newest intact checkpoint of an old one.
 
@@ -60,111 +155,107 @@ def begin(
       UserError: if `out` can't be written, or the run in it is another one.
     """
     ledger.switch("compile")
-    state, record, notes = None, {"step": 0, "chain": ""}, []
+    config, notes, changed = session.config, [], []
+    state, record = None, {}
     with told(out):
-        out.mkdir(parents=True, exist_ok=True)
+        if is_main():
+            out.mkdir(parents=True, exist_ok=True)
+        barrier("folder")
         if resume:
-            check_same_run(session.config, out / "config.json")
-            state, record, notes = restore(session, out / "checkpoints", overrides)
-        cut_back(out / "metrics.jsonl", record["step"])
+            changed = check_same_run(config, out / "config.json", allow)
+            same = Same(session, overrides, allow, changed)
+            state, record, notes = restore(same, out / "checkpoints")
+        at = Position(**record.get("position", {}))
+        if is_main():
+            cut_back(out / "metrics.jsonl", at.step)
     if state is None:
         state = session.initial_state()
     else:
         ledger.carry(record["ledger"])
-    config = session.config
+        state = state._replace(hypers=session.place_hypers(hypers(config)))
+    at.counts["resumes"] += bool(record)
     run = Run(
         session=session,
         overrides=overrides,
         out=out,
         state=state,
-        step=record["step"],
-        chain=record["chain"],
+        at=at,
         ledger=ledger,
         meter=EnergyMeter(),
-        metrics=MetricsWriter(out / "metrics.jsonl"),
-        progress=Progress(config.train.steps, record["step"], config.train.log_every),
-        last_valid=record.get("last_valid", {}),
-        last_loss=record.get("last_loss", math.nan),
-        saved=record["step"] or -1,
-        described=(out / "config.json").exists(),
+        metrics=MetricsWriter(out / "metrics.jsonl" if is_main() else Path(os.devnull)),
+        progress=progress(session, at.step),
+        saver=Saver(out / "checkpoints", config.train.keep),
+        trackers=trackers(session, out),
+        watchdog=Watchdog(config.train.watchdog if jax.process_count() > 1 else 0),
+        interrupts=Interrupts(),
+        ask=agreement(session.mesh),
+        saved=at.step or -1,
+        described=(out / "config.json").exists() and not changed,
     )
-    for note in notes:
-        run.progress.note(note)
-        run.metrics.write({"step": run.step, "event": "resume", "detail": note})
+    for name, details in (("resume", notes), ("allowed", changed)):
+        for detail in details:
+            run.progress.note(detail)
+            run.event(name, detail)
     return run
 
 
-def check_same_run(config: ExperimentConfig, stored: Path) -> None:
-    """Compares a config with that of the run that it is to continue.
-
-    Raises:
-      UserError: naming the first field that differs.
-    """
-    if not stored.exists():
-        return
-    old, new = (_flat(to_dict(c)) for c in (read_config(stored), config))
-    for field in old:
-        if field not in FREE_ON_RESUME and old[field] != new[field]:
-            raise UserError(
-                f"{stored}: {field} is {old[field]!r} there but {new[field]!r} now; "
-                "resume with the stored config, or train anew in another --out"
-            )
+def progress(session: Session, step: int) -> Progress:
+    """The progress lines of process 0; the others are silent."""
+    train = session.config.train
+    if is_main():
+        return Progress(train.steps, step, train.log_every)
+    return Progress(train.steps, step, train.log_every, stream=open(os.devnull, "w"))  # noqa: SIM115
 
 
-def _flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in values.items():
-        path = f"{where}.{key}" if where else key
-        flat |= _flat(value, path) if isinstance(value, dict) else {path: value}
-    return flat
+def trackers(session: Session, out: Path) -> Trackers:
+    """The configured trackers of process 0."""
+    config = session.config
+    names = config.train.trackers if is_main() else ""
+    note = lambda text: print(text, flush=True)
+    return open_trackers(names, out, to_dict(config), config.name, note)
+
+
+class Same(NamedTuple):
+    """What a checkpoint is compared with; `changed` collects what may differ."""
+
+    session: Session
+    overrides: list[str]
+    allow: Sequence[str]
+    changed: list[str]
+
+    def check(self, root: Path, record: dict[str, Any]) -> None:
+        """Raises `UserError` for the first difference that is not allowed."""
+        store = self.session.store
+        hashes = (store.tokenizer.hash, store.fingerprint)
+        found = check_same_data(root, record, *hashes, self.allow)
+        found += check_same_overrides(root, record, self.overrides, self.allow)
+        self.changed.extend(found)
 
 
 def restore(
-    session: Session, root: Path, overrides: list[str]
+    same: Same, root: Path
 ) -> tuple[TrainState | None, dict[str, Any], list[str]]:
     """(state or None, record, what to tell): the newest checkpoint that verifies.
 
     Damaged ones are set aside, so that they never count as newer than what follows.
     """
-
-    def check(record: dict[str, Any]) -> None:
-        check_same_data(root, record, session.store.fingerprint)
-        check_same_overrides(root, record, overrides)
-
-    abstract = abstract_state(session.program, session.mesh)
+    abstract = abstract_state(same.session.program, same.session.mesh)
+    check = lambda record: same.check(root, record)
     found, damaged = checkpoint.load_newest(root, abstract, check)
     notes = [f"left out a damaged checkpoint: {what}" for what in damaged]
+    state, record, told_last = None, {}, "no complete checkpoint: starting at step 0"
     if found is not None:
         state, record = found
-        checkpoint.set_aside(root, above=record["step"])
-        return state, record, [*notes, f"resumed at step {record['step']}"]
-    checkpoint.set_aside(root, above=-1)
-    start = {"step": 0, "chain": ""}
-    return None, start, [*notes, "no complete checkpoint: starting at step 0"]
-
-
-def check_same_overrides(root: Path, record: dict[str, Any], have: list[str]) -> None:
-    """Raises `UserError` unless the user's own parts have the names they had."""
-    if record["overrides"] != have:
-        raise UserError(
-            f"{root}: was trained with overrides {record['overrides']}, now {have}; "
-            "give the same ones to the Python function"
-        )
-
-
-def check_same_data(root: Path, record: dict[str, Any], have: str) -> None:
-    """Raises `UserError` unless the tokens are those that the run was trained on."""
-    stored = record["data_sha256"]
-    if stored != have:
-        raise UserError(
-            f"{root}: was trained on other data ({stored[:12]}, now {have[:12]}): what "
-            "data.source reads has changed; restore it"
-        )
+        told_last = f"resumed at step {record['step']}"
+    barrier("restored")
+    if is_main():
+        checkpoint.set_aside(root, above=record.get("step", -1))
+    return state, record, [*notes, told_last]
 
 
 def describe(run: Run) -> None:
     """Writes `config.json` and `tokenizer.json`, once a first step has worked."""
-    if not run.described and jax.process_index() == 0:
+    if not run.described and is_main():
         with told(run.out):
             tokenizer = run.session.store.tokenizer.to_json()
             (run.out / "tokenizer.json").write_text(tokenizer, "utf-8")
@@ -173,25 +264,27 @@ def describe(run: Run) -> None:
 
 
 def save(run: Run) -> None:
-    """A checkpoint of everything in `run`."""
+    """Begins a checkpoint of everything in `run`."""
     before = run.ledger.switch("checkpoint")
+    run.watchdog.beat(f"saving step {run.at.step}")
     describe(run)
+    run.look_at_memory()
     run.metrics.flush()
-    spent = run.ledger.to_dict()
-    spent["joules"] = run.ledger.joules + (run.meter.joules() or 0.0)
-    record = {
-        "step": run.step,
-        "next_batch": run.step,
-        "chain": run.chain,
+    run.saver.save(run.state, _record(run))
+    run.saved, run.rollbacks = run.at.step, 0
+    run.ledger.switch(before)
+
+
+def _record(run: Run) -> dict[str, Any]:
+    store = run.session.store
+    spent = {**run.ledger.to_dict(), "joules": run.joules() or run.ledger.joules}
+    return {
+        "step": run.at.step,
+        "position": dataclasses.asdict(run.at),
+        "next_batch": run.at.step + run.at.passed_over,
         "ledger": spent,
-        "last_valid": run.last_valid,
-        "last_loss": run.last_loss,
-        "data_sha256": run.session.store.fingerprint,
-        "tokenizer_sha256": run.session.store.tokenizer.hash,
+        "data_sha256": store.fingerprint,
+        "tokenizer_sha256": store.tokenizer.hash,
         "config_hash": config_hash(run.session.config),
         "overrides": run.overrides,
     }
-    keep = run.session.config.train.keep
-    checkpoint.save(run.out / "checkpoints", run.state, record, keep)
-    run.saved = run.step
-    run.ledger.switch(before)

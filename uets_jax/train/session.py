@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uets_jax.build import build, hypers
 from uets_jax.config import ExperimentConfig, window_length
@@ -19,7 +19,7 @@ from uets_jax.data.windows import Windows, sequential
 from uets_jax.errors import UserError
 from uets_jax.step import Program
 from uets_jax.train.mesh import check_rows, compile_init, make_mesh
-from uets_jax.types import Batch, TrainState
+from uets_jax.types import Batch, Hypers, TrainState
 from uets_jax.validation import validate
 
 
@@ -60,6 +60,10 @@ class Session:
             c.train.batch // c.train.microbatches,
             tokens,
         )
+
+    def place_hypers(self, values: Hypers) -> Hypers:
+        """Traced hyper-parameters on every device of the mesh."""
+        return jax.device_put(values, NamedSharding(self.mesh, PartitionSpec()))
 
     def initial_state(self) -> TrainState:
         """The state before the first step, on the mesh."""

@@ -10,12 +10,22 @@ from uets_jax.config import ExperimentConfig, config_hash, window_length
 from uets_jax.data.tokenizer import Tokenizer
 from uets_jax.evaluate.generate import generate
 from uets_jax.evaluate.perplexity import bits_per_byte, target_bytes, unigram_nats
-from uets_jax.measure.machine import commit, machine, peak_memory_bytes, versions
-from uets_jax.report.html import write_report
+from uets_jax.measure.devices import current, find
+from uets_jax.measure.energy import estimate
+from uets_jax.measure.ledger import Ledger
+from uets_jax.measure.machine import (
+    commit,
+    machine,
+    peak_device_bytes,
+    peak_rss_bytes,
+    versions,
+)
+from uets_jax.report.html import write_reports
 from uets_jax.step import Program
 from uets_jax.train.files import told, write_json
+from uets_jax.train.processes import barrier, gather, is_main
 from uets_jax.train.session import Session
-from uets_jax.types import Params, TrainState
+from uets_jax.types import Params
 
 if TYPE_CHECKING:
     from uets_jax.train.run import Run
@@ -24,31 +34,28 @@ _PROMPT_TOKENS = 15
 
 
 def finish(run: "Run") -> dict[str, Any]:
-    """Writes `summary.json` and `report.html`; returns the summary."""
-    session, ledger = run.session, run.ledger
-    ledger.switch("report")
-    samples = sample_texts(session, run.state)
-    joules = run.meter.joules()
-    spent = ledger.to_dict()
+    """Writes `summary.json` and the reports; returns the summary."""
+    run.watchdog.beat("writing the report")
+    session, at = run.session, run.at
+    run.ledger.switch("report")
+    params = gather(run.state.params)
+    samples = sample_texts(session, params) if is_main() else []
     summary = {
         "name": session.config.name,
         "status": "completed",
-        "final_loss": run.last_valid["valid_loss"],
-        "final_train_loss": run.last_loss,
-        "bits_per_byte": run.last_valid["bits_per_byte"],
-        "perplexity": run.last_valid["perplexity"],
+        "final_loss": at.last_valid["valid_loss"],
+        "final_train_loss": at.last_loss,
+        "bits_per_byte": at.last_valid["bits_per_byte"],
+        "perplexity": at.last_valid["perplexity"],
         "unigram_bits_per_byte": unigram_bits_per_byte(session),
-        "tokens": ledger.tokens,
-        "steps": run.step,
-        "params": sum(x.size for x in jax.tree.leaves(run.state.params)),
-        "flops": spent["flops"],
-        "flops_source": "closed form, matmuls only",
-        "seconds": {k: round(v, 3) for k, v in spent["seconds"].items()},
-        "joules": None if joules is None else ledger.joules + joules,
-        "energy_source": run.meter.source,
-        "peak_memory_bytes": peak_memory_bytes(),
-        "params_sha256": params_sha256(run.state.params),
-        "data_sha256": run.chain,
+        "steps": at.step,
+        "params": sum(x.size for x in jax.tree.leaves(params)),
+        **cost(run),
+        "phases": run.phases,
+        **at.counts,
+        "processes": jax.process_count(),
+        "params_sha256": params_sha256(params),
+        "data_sha256": at.chain,
         "corpus_sha256": session.store.fingerprint,
         "tokenizer_sha256": session.store.tokenizer.hash,
         "machine": machine(),
@@ -57,11 +64,53 @@ def finish(run: "Run") -> dict[str, Any]:
         "config_hash": config_hash(session.config),
         "samples": samples,
     }
-    if jax.process_index() == 0:
+    if is_main():
+        run.metrics.flush()
         with told(run.out):
             write_json(run.out / "summary.json", summary)
-        write_report([run.out], run.out / "report.html")
+        write_reports([run.out], run.out / "report.html")
+    barrier("finished")
     return summary
+
+
+def cost(run: "Run") -> dict[str, Any]:
+    """What the run has cost: tokens, FLOPs, seconds, joules, bytes.
+
+    Joules are null unless a meter was there; then an estimate stands beside them.
+    """
+    spent = run.ledger.to_dict()
+    guess, method = energy_estimate(run.session.mesh.size, run.ledger)
+    device_peak, rss_peak = peak_device_bytes(), peak_rss_bytes()
+    return {
+        "tokens": spent["tokens"],
+        "flops": spent["flops"],
+        "matmul_flops": spent["matmul_flops"],
+        "transcendentals": spent["transcendentals"],
+        "flops_source": "walk over the traced program; a multiply-add is 2",
+        "seconds": {k: round(v, 3) for k, v in spent["seconds"].items()},
+        "joules": run.joules(),
+        "energy_source": run.meter.source,
+        "joules_estimate": guess,
+        "joules_estimate_method": method,
+        "bytes": {
+            **run.bytes,
+            "live_arrays": run.live_bytes,
+            "rss_peak": rss_peak,
+            "device_peak": device_peak,
+        },
+        "peak_memory_bytes": device_peak or rss_peak,
+    }
+
+
+def energy_estimate(devices: int, ledger: Ledger) -> tuple[float | None, str]:
+    """(joules, how they were guessed): power of the device table times training time."""
+    seconds = ledger.training_seconds()
+    if jax.default_backend() == "cpu":
+        return estimate(find("cpu"), seconds)
+    device = current()
+    if device is None:
+        return None, f"no estimate: {jax.devices()[0].device_kind} is in no table"
+    return estimate(device, seconds, devices)
 
 
 def params_sha256(params: Any) -> str:
@@ -84,7 +133,7 @@ def unigram_bits_per_byte(session: Session) -> float:
     return bits_per_byte(nats, size)
 
 
-def sample_texts(session: Session, state: TrainState) -> list[dict[str, str]]:
+def sample_texts(session: Session, params: Params) -> list[dict[str, str]]:
     """Continuations of the beginnings of held-out documents."""
     train, tokenizer = session.config.train, session.store.tokenizer
     held_out = session.store.tokens("valid")
@@ -93,7 +142,7 @@ def sample_texts(session: Session, state: TrainState) -> list[dict[str, str]]:
     samples = []
     for number, start in enumerate(picks):
         ids = np.asarray(held_out[start : start + 1 + _PROMPT_TOKENS])
-        model = (session.program, session.config, tokenizer, state.params)
+        model = (session.program, session.config, tokenizer, params)
         text = continuation(*model, ids, tokens=train.sample_tokens, seed=number)
         samples.append({"prompt": tokenizer.decode(ids[1:]), "text": text})
     return samples

@@ -1,0 +1,83 @@
+"""One executable for each phase of constant shapes, and what it costs."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from uets_jax.config import ExperimentConfig, window_length
+from uets_jax.evaluate.perplexity import compile_losses
+from uets_jax.measure.jaxpr import Cost, Count, count
+from uets_jax.step import Program
+from uets_jax.train.mesh import abstract_state, compile_step
+from uets_jax.types import Batch
+
+
+class Executable(NamedTuple):
+    """A compiled train step, its FLOPs and the bytes that it needs.
+
+    call:  (state, pool, assets) -> (state, metrics); the state is donated.
+    count: what one call costs, by category.
+    bytes: step_arguments, step_outputs, step_temporaries and step_peak, per device, as
+      XLA's memory analysis says; None where it says nothing.
+    """
+
+    call: Callable[..., Any]
+    count: Count
+    bytes: dict[str, int | None]
+
+
+def abstract_batch(rows: int, length: int) -> Batch:
+    """Shapes of a batch of `rows` windows."""
+    shapes = ((rows, length), (rows, length), (rows,), (rows, length))
+    return Batch(*(jax.ShapeDtypeStruct(s, np.int32) for s in shapes))  # pyright: ignore
+
+
+@functools.lru_cache(maxsize=16)
+def trace_step(program: Program, mesh: Mesh, rows: int, length: int) -> Any:
+    """The traced train step, as `jax.jit(...).trace` gives it; nothing is compiled."""
+    state, batch = abstract_state(program, mesh), abstract_batch(rows, length)
+    return compile_step(program, mesh).trace(state, batch, None)
+
+
+@functools.lru_cache(maxsize=16)
+def _executable(program: Program, mesh: Mesh, rows: int, length: int) -> Executable:
+    traced = trace_step(program, mesh, rows, length)
+    compiled = traced.lower().compile()
+    return Executable(compiled, count(traced.jaxpr), _bytes(compiled))
+
+
+def executable(program: Program, mesh: Mesh, config: ExperimentConfig) -> Executable:
+    """Compiles the train step; cached, so that runs which differ only in traced values
+    (rate, decay, warm-up, horizon, seed) share it.
+    """
+    return _executable(program, mesh, config.train.batch, window_length(config))
+
+
+@functools.lru_cache(maxsize=16)
+def _losses_cost(program: Program, mesh: Mesh, rows: int, length: int) -> Cost:
+    params = abstract_state(program, mesh).params
+    traced = compile_losses(program).trace(params, abstract_batch(rows, length))
+    return count(traced.jaxpr, "evaluation").total({}, 1)["evaluation"]
+
+
+def evaluation_cost(program: Program, mesh: Mesh, config: ExperimentConfig) -> Cost:
+    """Of one batch of an evaluation."""
+    rows = config.train.batch // config.train.microbatches
+    return _losses_cost(program, mesh, rows, window_length(config))
+
+
+def _bytes(compiled: Any) -> dict[str, int | None]:
+    found = compiled.memory_analysis()
+    if found is None:
+        names = ("step_arguments", "step_outputs", "step_temporaries", "step_peak")
+        return dict.fromkeys(names)
+    sizes = {
+        "step_arguments": found.argument_size_in_bytes,
+        "step_outputs": found.output_size_in_bytes - found.alias_size_in_bytes,
+        "step_temporaries": found.temp_size_in_bytes,
+    }
+    return {**sizes, "step_peak": sum(sizes.values())}

@@ -1,0 +1,115 @@
+"""What the host learns while a run goes on: metrics, bad steps, validation.
+
+The metrics of a step are read after the next one is dispatched, so that the devices
+never wait for the host.
+"""
+
+import math
+from typing import Any
+
+import jax
+
+from uets_jax.errors import NonFiniteLossError
+from uets_jax.measure.jaxpr import Count
+from uets_jax.train.executable import evaluation_cost
+from uets_jax.train.run import Run, describe
+from uets_jax.train.validation import validation
+
+TOLD = 3  # left-out updates that get a line on the terminal, each
+
+
+class BadStepError(Exception):
+    """A step after which the run goes back to a checkpoint."""
+
+    def __init__(self, step: int, why: str) -> None:
+        super().__init__(f"{why} at step {step}")
+        self.step = step
+
+
+def read(run: Run, count: Count) -> None:
+    """Fetches and logs the metrics of the last step dispatched before this one.
+
+    Raises:
+      NonFiniteLossError: for a bad step under the policy `abort`, or one too many.
+      BadStepError: for one under the policy `rollback`.
+    """
+    if run.pending is None:
+        return
+    step, metrics, stop = run.pending
+    run.pending = None
+    values = {k: float(v) for k, v in jax.device_get(dict(metrics)).items()}
+    describe(run)
+    taken = {k.removeprefix("taken/"): int(v) for k, v in values.items() if "/" in k}
+    run.ledger.charge(count.total(taken, 1), tokens=int(values.pop("targets")))
+    run.record({"step": step, **values, **run.spent()})
+    run.progress.update(step, values["loss"], run.ledger.tokens)
+    run.at.last_loss = values["loss"]
+    if stop and run.stop is None:
+        run.stop = run.interrupts.caught or "a signal to another process"
+    why = bad(values)
+    if why:
+        _act(run, step, why, count)
+    else:
+        run.at.streak = 0
+
+
+def bad(values: dict[str, float]) -> str:
+    """Why a step is bad; empty for a good one."""
+    for name in ("loss", "grad_norm"):
+        if not math.isfinite(values[name]):
+            return f"{name} is {values[name]}"
+    if values.get("skipped"):
+        return f"loss {values['loss']:.4g} is a spike, or the update is not finite"
+    return ""
+
+
+def _act(run: Run, step: int, why: str, count: Count) -> None:
+    """What `train.on_bad_step` says."""
+    train = run.session.config.train
+    if train.on_bad_step == "abort":
+        raise abort(run, f"{why} at step {step}")
+    if train.on_bad_step == "rollback":
+        unread = run.at.step - step  # dispatched meanwhile
+        run.ledger.charge({n: c * unread for n, c in count.always.items()})
+        raise BadStepError(step, why)
+    run.at.streak += 1
+    run.at.counts["skipped_steps"] += 1
+    run.event("skip", f"step {step}: {why}; its update was left out")
+    if run.at.counts["skipped_steps"] <= TOLD:
+        run.progress.note(f"step {step}: {why}; its update was left out")
+    if run.at.streak >= train.bad_steps:
+        raise abort(run, f"{why} at step {step}, the {run.at.streak}th bad step in a row")
+
+
+def abort(run: Run, what: str) -> NonFiniteLossError:
+    """The error that ends the run, with everything measured on disk."""
+    run.metrics.flush()
+    return NonFiniteLossError(
+        f"{run.out}: {what}; lower --optim.learning-rate in a new --out; metrics.jsonl "
+        "has the steps before"
+    )
+
+
+def validate(run: Run) -> dict[str, Any]:
+    """Loss on held-out text, into the metrics.
+
+    Raises:
+      NonFiniteLossError: if it is not finite.
+    """
+    session, before = run.session, run.ledger.switch("eval")
+    config = session.config
+    run.watchdog.beat(f"validating step {run.at.step}")
+    found = validation(session, run.state.params, "valid", config.train.eval_tokens)
+    batches = found.pop("valid_batches")
+    cost = evaluation_cost(session.program, session.mesh, config)
+    run.ledger.charge({"evaluation": cost * int(batches)})
+    run.at.last_valid = found
+    run.record({"step": run.at.step, **found, **run.spent()})
+    if not math.isfinite(found["valid_loss"]):
+        raise abort(run, f"valid_loss is {found['valid_loss']} at step {run.at.step}")
+    run.progress.note(
+        f"step {run.at.step}: validation loss {found['valid_loss']:.4f}, "
+        f"{found['bits_per_byte']:.4f} bits per byte"
+    )
+    run.ledger.switch(before)
+    return found

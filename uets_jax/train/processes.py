@@ -1,0 +1,92 @@
+"""Several processes: joining them, one that writes, and what all of them agree on."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from uets_jax.errors import UserError
+
+HEARTBEAT = 30  # seconds of silence after which a process counts as lost
+JOINING = 300  # seconds to wait for the others at the start
+
+
+def join(coordinator: str, processes: int = 0, process: int = -1) -> None:
+    """Connects this process with the others of a run; before any computation.
+
+    Args:
+      coordinator: address of process 0, `HOST:PORT`; `auto`: taken, with the numbers,
+        from the cluster (SLURM, Open MPI, Kubernetes, TPU).
+      processes: how many there are.
+      process: number of this one, from 0.
+
+    Raises:
+      UserError: if the numbers don't fit, or the others don't come.
+    """
+    given: dict[str, str | int] = {}
+    if coordinator != "auto":
+        if not 0 <= process < processes:
+            raise UserError(
+                f"--process: {process} is not in [0, {processes}); give --processes N "
+                "and --process 0 ... N-1"
+            )
+        given = {
+            "coordinator_address": coordinator,
+            "num_processes": processes,
+            "process_id": process,
+        }
+    try:
+        jax.distributed.initialize(
+            **given,  # pyright: ignore[reportArgumentType]
+            heartbeat_timeout_seconds=HEARTBEAT,
+            initialization_timeout=JOINING,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--coordinator {coordinator}: can't join the other processes ({reason})"
+        ) from error
+
+
+def is_main() -> bool:
+    """Whether this process writes what all share: process 0."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def gather(tree):
+    """`tree` with whole arrays in every process, as NumPy where there are several."""
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def agreement(mesh: Mesh) -> Callable[[bool], Int[Array, ""] | bool]:
+    """Builds `own wish -> whether any process has one`, the same in every process.
+
+    The answer is an array that nobody has to wait for: read beside the metrics of a
+    step, it lets all stop after the same one.
+    """
+    if jax.process_count() == 1:
+        return lambda wish: wish
+    spread = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    total = jax.jit(lambda flags: flags.sum(), out_shardings=everywhere)
+    own = sum(d.process_index == jax.process_index() for d in mesh.devices.flat)
+
+    def ask(wish: bool) -> Int[Array, ""]:
+        flags = np.full((own,), wish, np.int32)
+        return total(jax.make_array_from_process_local_data(spread, flags))
+
+    return ask

@@ -1,0 +1,118 @@
+"""Writing checkpoints in the background, one at a time, whole or not at all."""
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import PyTree
+
+from uets_jax.errors import UserError
+from uets_jax.train.checkpoint import TEMPORARY, checksums, shapes, steps, sweep
+from uets_jax.train.processes import barrier, is_main
+
+
+class Saver:
+    """Saves states while training goes on; a context manager that ends with `wait`.
+
+    `save` returns once the arrays are copied off the devices. What goes wrong behind
+    it is raised by the next call of any method, and `check` is cheap enough for every
+    step. A checkpoint appears under its name only when complete; then all but the
+    newest `keep` are dropped.
+
+    Raises:
+      UserError: if the disk is full or not writable; earlier checkpoints stay.
+    """
+
+    def __init__(self, root: Path, keep: int = 2) -> None:
+        self.root, self.keep = root, keep
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._pending: concurrent.futures.Future[None] | None = None
+
+    def save(self, state: PyTree, record: dict[str, Any]) -> Path:
+        """Begins to write `root/<record["step"]>` from all processes."""
+        from orbax.checkpoint import v1 as ocp
+
+        self.wait()
+        name = f"{int(record['step']):08d}"
+        record = {**record, "tree": shapes(state)}
+        with self._told(name):
+            if is_main():
+                sweep(self.root)
+                self._temporary(name).mkdir(parents=True)
+            barrier("checkpoint")
+            arrays = ocp.save_async(str(self._temporary(name) / "state"), state)
+        self._pending = self._thread.submit(self._complete, name, arrays, record)
+        return self.root / name
+
+    def check(self) -> None:
+        """Raises what went wrong in a save that has ended."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when the last save is complete."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, kind: object, *exception: object) -> None:
+        try:
+            self.wait()
+        except UserError:
+            if kind is None:  # else the first error is the one to tell
+                raise
+        finally:
+            self._thread.shutdown()
+
+    def _temporary(self, name: str) -> Path:
+        return self.root / f"{TEMPORARY}{name}"
+
+    def _complete(self, name: str, arrays: Any, record: dict[str, Any]) -> None:
+        """Waits for the arrays; then process 0 seals the folder and renames it."""
+        with self._told(name):
+            arrays.result()
+            if not is_main():
+                return
+            temporary, final = self._temporary(name), self.root / name
+            _write_json(temporary / "record.json", record)
+            _write_json(temporary / "manifest.json", checksums(temporary))
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(temporary, final)
+            older = [s for s in steps(self.root) if s != int(name)]
+            for old in older[: len(older) - self.keep + 1]:
+                shutil.rmtree(self.root / f"{old:08d}")
+
+    @contextlib.contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            if is_main():
+                sweep(self.root)
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise UserError(
+                f"{self.root / name}: the checkpoint could not be written ({lines[0]});"
+                " make room or choose another --out; earlier checkpoints are untouched"
+            ) from error
+
+
+def save(root: Path, state: PyTree, record: dict[str, Any], keep: int = 2) -> Path:
+    """Writes `root/<step>` and waits for it; see `Saver`."""
+    with Saver(root, keep) as saver:
+        return saver.save(state, record)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
