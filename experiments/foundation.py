@@ -172,7 +172,7 @@ def row_of(name: str, summary: dict[str, Any]) -> dict[str, Any]:
         "seeds": 1,
         "params": summary["params"],
         "tokens": summary["tokens"],
-        "total_flops": sum(summary["flops"].get(c, 0) for c in ("train", "optimizer")),
+        "total_flops": sum(summary["flops"].get(c, 0) for c in ("forward_backward", "optimizer")),
         "train_seconds": summary["seconds"]["train"],
     }
 
@@ -204,7 +204,7 @@ def gpu(options: Options) -> tuple[Rows, dict[str, Any], str]:
     records = read_metrics(options.runs / "gpt2-small-bf16" / "metrics.jsonl")
     at = {r["step"]: r["seconds"] for r in records if "loss" in r}
     seconds = (at[steps] - at[steps // 4]) / (steps - steps // 4)
-    flops = step_flops(result.config)["train"]
+    flops = step_flops(result.config)["forward_backward"]
     row = {
         "arm": "gpt2-small bf16",
         "device": kind,

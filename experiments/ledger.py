@@ -123,16 +123,18 @@ def step_case(config: ExperimentConfig) -> Case:
     """The whole training step of a config; nothing is allocated."""
     program, length = build(config), config.model.context
     state = jax.eval_shape(functools.partial(initial_state, config, program))
-    table = Shape((config.train.batch, length), jnp.int32)
-    batch: Any = Batch(table, table, Shape((config.train.batch,), jnp.int32), table)
+    table: Any = Shape((config.train.batch, length), jnp.int32)
+    rows: Any = Shape((config.train.batch,), jnp.int32)
+    batch = Batch(table, table, rows, table)
     step = functools.partial(train_step, program)
     return Case(step, (state, batch), sum(step_flops(config).values()))
 
 
 def unrolled(jaxpr: Any) -> Any:
     """The same (open or closed) jaxpr with every scan unrolled."""
-    if isinstance(jaxpr, core.ClosedJaxpr):
-        return core.ClosedJaxpr(unrolled(jaxpr.jaxpr), jaxpr.consts)
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
+    if type(inner) is not type(jaxpr):  # before jax 0.12, closed ones held an open one
+        return core.ClosedJaxpr(unrolled(inner), jaxpr.consts)
     return jaxpr.replace(eqns=[_unrolled_equation(eqn) for eqn in jaxpr.eqns])
 
 

@@ -22,12 +22,16 @@ class StoppedError(RuntimeError):
     """A signal stopped the run after its state was saved; exit code 75."""
 
 
-ENDS = (UserError, NonFiniteLossError, StoppedError)
+class LostProcessError(RuntimeError):
+    """Another process of the run is gone; exit code 124."""
+
+
+ENDS = (UserError, NonFiniteLossError, StoppedError, LostProcessError)
 
 
 def exit_code(error: Exception) -> int:
     """The exit code of one of `ENDS`."""
-    codes = (EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED)
+    codes = (EXIT_BAD_INPUT, EXIT_NON_FINITE, EXIT_STOPPED, EXIT_STUCK)
     return next(c for e, c in zip(ENDS, codes, strict=True) if isinstance(error, e))
 
 

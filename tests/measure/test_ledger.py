@@ -1,7 +1,9 @@
+import json
 import time
 
 import pytest
 
+from uets_jax.measure.jaxpr import Cost
 from uets_jax.measure.ledger import Ledger
 
 
@@ -21,13 +23,18 @@ def test_categories_add_up_to_the_wall_clock():
 
 def test_an_account_goes_on_after_a_resume():
     first, second = Ledger(), Ledger()
-    first.charge({"train": 10, "optimizer": 1}, tokens=5)
-    first.charge({"evaluation": 7})
+    step = Cost(matmul=10, elementwise=3, transcendental=2, bytes=40)
+    first.charge({"forward_backward": step, "optimizer": Cost(matmul=1)}, tokens=5)
+    first.charge({"evaluation": Cost(matmul=7)})
     first.joules = 3.0
-    second.charge({"train": 20}, tokens=1)
-    second.carry(first.to_dict())
-    assert second.flops == {"train": 30, "optimizer": 1, "evaluation": 7}
-    assert second.training_flops() == 31
+    second.charge({"forward_backward": step * 2}, tokens=1)
+    second.carry(json.loads(json.dumps(first.to_dict())))
+    found = second.to_dict()
+    assert found["flops"] == {"forward_backward": 39, "optimizer": 1, "evaluation": 7}
+    assert found["matmul_flops"]["forward_backward"] == 30
+    assert found["transcendentals"]["forward_backward"] == 6
+    assert found["traffic_bytes"]["forward_backward"] == 120
+    assert second.training_flops() == 40
     assert second.tokens == 6
     assert second.joules == 3.0
     assert second.seconds["prepare"] >= first.seconds["prepare"]

@@ -22,4 +22,11 @@ def test_commit_is_a_hash_or_nothing():
 
 
 def test_peak_memory_is_at_least_what_jax_needs():
-    assert 50e6 < machine.peak_memory_bytes() < 100e9
+    assert 50e6 < machine.peak_rss_bytes() < 100e9
+    assert machine.peak_device_bytes() is None  # a CPU
+
+
+def test_live_arrays_are_counted():
+    before = machine.live_array_bytes()
+    held = jax.numpy.ones((1000, 250))
+    assert machine.live_array_bytes() >= before + held.nbytes == before + 1_000_000

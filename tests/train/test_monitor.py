@@ -76,7 +76,9 @@ def test_a_skipped_step_counts_for_the_data_but_not_for_the_optimizer(config, tm
 def test_too_many_in_a_row_end_the_run(config, tmp_path):
     lenient = with_(config, "train", on_bad_step="skip", bad_steps=3)
     nan_rate = {"schedule": lambda hypers, step: hypers.learning_rate * np.nan}
-    with pytest.raises(NonFiniteLossError, match="at step 3, the 3th bad step in a row"):
+    with pytest.raises(
+        NonFiniteLossError, match="at step 3, bad step 3 in a row"
+    ):
         train(lenient, tmp_path / "run", overrides=nan_rate)
     assert len(events(tmp_path / "run", "skip")) == 3
 
@@ -97,7 +99,9 @@ def test_parameters_that_overflow_in_the_last_update_are_not_saved(config, tmp_p
             step == 2, jnp.nan, hypers.learning_rate
         )
     }
-    with pytest.raises(NonFiniteLossError, match="parameter is not finite after step 3"):
+    with pytest.raises(
+        NonFiniteLossError, match="parameter is not finite after step 3"
+    ):
         train(often, tmp_path / "run", overrides=last)
     assert open_run(tmp_path / "run", last).record["step"] == 2
 

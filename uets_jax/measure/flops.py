@@ -67,7 +67,7 @@ def step_flops(config: ExperimentConfig) -> dict[str, int]:
     length = window_length(config)
     tokens = config.train.batch * length
     return {
-        "train": tokens * train_flops(config.model, length),
+        "forward_backward": tokens * train_flops(config.model, length),
         "optimizer": optimizer_flops(config),
     }
 

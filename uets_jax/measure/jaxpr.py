@@ -6,6 +6,7 @@ arms that a counter saw. Dead code is removed first, as XLA does.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -154,8 +155,10 @@ def _equation(eqn: Any, stack: str, default: str) -> Count:
     raise UserError(f"{name}: no rule counts it: add one to uets_jax/measure/rules.py")
 
 
-def _call(field: str) -> Callable[[Any, str, str], Count]:
-    return lambda eqn, stack, default: _walk(eqn.params[field], stack, default)
+def _call(eqn: Any, stack: str, default: str) -> Count:
+    """A program inside the program, run once."""
+    body = next(eqn.params[f] for f in _BODIES if f in eqn.params)
+    return _walk(body, stack, default)
 
 
 def _scan(eqn: Any, stack: str, default: str) -> Count:
@@ -220,9 +223,8 @@ def _arms(eqn: Any) -> tuple[Any, ...]:
 
 def _shard_map(eqn: Any, stack: str, default: str) -> Count:
     """One device's part times the devices that run it."""
-    mesh, devices = eqn.params["mesh"], 1
-    for axis in eqn.params["manual_axes"]:
-        devices *= mesh.shape[axis]
+    axes = eqn.params.get("newly_manual_axes", eqn.params.get("manual_axes"))
+    devices = math.prod(eqn.params["mesh"].shape[axis] for axis in axes)
     return _walk(eqn.params["jaxpr"], stack, default) * devices
 
 
@@ -232,23 +234,37 @@ def _reduce(eqn: Any, stack: str, default: str) -> Count:
     return _walk(eqn.params["jaxpr"], stack, default) * folded
 
 
+def _reduce_window(eqn: Any, stack: str, default: str) -> Count:
+    """A windowed reduction by a function of its own."""
+    folded = math.prod(eqn.params["window_dimensions"]) - 1
+    times = folded * eqn.outvars[0].aval.size
+    return _walk(eqn.params["jaxpr"], stack, default) * times
+
+
+def _expanded(eqn: Any, stack: str, default: str) -> Count:
+    """A primitive that is defined by a traceable function of its operands."""
+    primitive = eqn.params["_prim"]
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
+    operands = jax.tree.unflatten(primitive.in_tree, shapes)
+    return _walk(jax.make_jaxpr(primitive.expand)(*operands), stack, default)
+
+
 def _linear_solve(eqn: Any, stack: str, default: str) -> Count:
     """Only `solve` runs; the products are there for derivatives."""
     return _walk(eqn.params["jaxprs"].solve, stack, default)
 
 
+_BODIES = ("jaxpr", "call_jaxpr", "call")  # the names differ by primitive and version
 _NESTED: dict[str, Callable[[Any, str, str], Count]] = {
-    **dict.fromkeys(
-        ("jit", "pjit", "remat2", "checkpoint", "composite"), _call("jaxpr")
-    ),
-    **dict.fromkeys(("eval_jaxpr", "compute_on", "remat_opt"), _call("jaxpr")),
-    **dict.fromkeys(("closed_call", "core_call", "call"), _call("call_jaxpr")),
-    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call"), _call("call_jaxpr")),
-    "custom_vmap_call": _call("call"),
+    **dict.fromkeys(("jit", "pjit", "closed_call", "core_call", "eval_jaxpr"), _call),
+    **dict.fromkeys(("remat2", "checkpoint", "composite", "compute_on"), _call),
+    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call", "custom_vmap_call"), _call),
     "scan": _scan,
     "while": _while,
     "cond": _cond,
     "shard_map": _shard_map,
     "reduce": _reduce,
+    "reduce_window": _reduce_window,
     "custom_linear_solve": _linear_solve,
+    "call_hi_primitive": _expanded,
 }

@@ -1,40 +1,35 @@
-"""Peak memory of a traced program, before anything is compiled.
+"""Memory of a program from its trace alone: a walk over the jaxpr that knows who lives.
 
-A walk over the jaxpr that keeps account of which values are alive, after the rules by
-which XLA gives buffers out:
+The rules, after what XLA does with buffers (measured against `memory_analysis()`):
 
-* a matmul, gather, scatter, sort, reduction, loop or branch writes its result to a
-  buffer of its own; other operations (elementwise, broadcast, transpose, slice) are
-  fused into what reads them, and keep alive what they are computed from;
-* unless a matmul, a loop, a sort or a reduction over the leading axis reads their
-  result, or it is a result of the program: then it needs a buffer, which can be that
-  of an operand of the same size that nobody reads later;
+* a matmul, gather, scatter, sort, reduction, branch or loop writes to a buffer of its
+  own; other operations are fused into their only reader, and meanwhile keep alive what
+  they are computed from;
+* a value needs a buffer where it has several readers, where a matmul, a sort, a loop or
+  a sum over the leading axis reads it, and as a result of the program; it takes that of
+  an operand of its size that nobody reads later;
+* a matmul on a CPU wants the axes of its operands in order: a transposed one is copied,
+  straight from what it is computed from;
+* adding to a scatter into zeros is a scatter in place;
 * a loop keeps its carry in place, stacks its outputs, and needs what one turn needs;
-* a donated argument gives its buffer to the result of the same shape and dtype.
+* a donated argument lends its buffer to a result of the same shape and dtype.
 """
 
+import collections
 import dataclasses
-import itertools
-import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
 
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 
-# their operands and results have buffers
-_WHOLE = {
-    "dot_general", "ragged_dot_general", "conv_general_dilated", "sort", "top_k", "gather", "scatter", "scatter-add",
-    "scatter_add", "scatter-mul", "cumsum", "cumlogsumexp", "cummax", "cumprod",
-    "cholesky", "triangular_solve", "svd", "qr", "eigh", "custom_vjp_call",
-    "dot_product_attention_fwd", "dot_product_attention_bwd",
-}
-_VIEWS = {"reshape", "squeeze", "expand_dims", "stop_gradient", "copy_p", "sharding_constraint"}
-_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+from uets_jax.measure.tape import Op, Tape, Turn, nbytes
+
+# not worth a buffer, however many read it
+_CHEAP = {"broadcast_in_dim", "convert_element_type", "iota", "neg", "transpose"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of one executable, by what they are for, on one device."""
+    """Bytes of one program, as `compiled.memory_analysis()` splits them."""
 
     arguments: int
     outputs: int
@@ -47,249 +42,116 @@ class Memory:
         return self.arguments + self.outputs - self.aliased + self.temporaries
 
 
-class _Op(NamedTuple):
-    """One equation, its values by number; `whole`: its operands need buffers."""
+def peak(
+    program: ClosedJaxpr,
+    donated: Iterable[bool] = (),
+    unwritten: Iterable[int] = (),
+) -> Memory:
+    """The memory that XLA will give to a traced program on one device.
 
-    name: str
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    whole: bool
-    owns: bool
-    inner: int
-    carry: tuple[tuple[int, int], ...]
-
-
-@dataclasses.dataclass
-class _Tape:
-    """The equations of a jaxpr, nested calls written out; values are numbers."""
-
-    sizes: list[int] = dataclasses.field(default_factory=list)
-    ops: list[_Op] = dataclasses.field(default_factory=list)
-    zeros: set = dataclasses.field(default_factory=set)
-    zero_scatters: dict = dataclasses.field(default_factory=dict)
-
-    def new(self, aval: Any) -> int:
-        self.sizes.append(nbytes(aval))
-        return len(self.sizes) - 1
-
-    def play(self, jaxpr: Any, given: Sequence[int]) -> list[int]:
-        """Appends the equations; returns the numbers of the results (-1: literal)."""
-        names: dict[Any, int] = dict(zip(jaxpr.invars, given, strict=True))
-        for var in jaxpr.constvars:
-            names[var] = self.new(var.aval)
-        look = lambda v: -1 if isinstance(v, Literal) else names[v]
-        for eqn in jaxpr.eqns:
-            reads = [look(v) for v in eqn.invars]
-            names.update(zip(eqn.outvars, self._equation(eqn, reads), strict=True))
-        return [look(v) for v in jaxpr.outvars]
-
-    def _equation(self, eqn: Any, reads: list[int]) -> list[int]:
-        name = eqn.primitive.name
-        if name in _VIEWS and reads[0] >= 0:
-            return [reads[0]]
-        inner = next((eqn.params[k] for k in _CALLS if k in eqn.params), None)
-        if inner is not None and name not in ("scan", "while", "cond"):
-            return self.play(getattr(inner, "jaxpr", inner), [r if r>=0 else self.new(v.aval) for r, v in zip(reads, eqn.invars)])
-        import os
-        V = os.environ.get("V", "")
-        if "c" in V and name in ("add_any", "add"):
-            # scatter into zeros, then added
-            for k in (0, 1):
-                if reads[k] in self.zero_scatters and eqn.invars[k].aval.shape == eqn.invars[1-k].aval.shape and reads[1-k] >= 0:
-                    j = self.zero_scatters[reads[k]]
-                    op = self.ops[j]
-                    w = self.new(eqn.outvars[0].aval)
-                    self.ops[j] = op._replace(name="skip", reads=(), writes=(), whole=False, owns=False)
-                    self.ops.append(op._replace(reads=(reads[1-k], *op.reads[1:]), writes=(w,)))
-                    return [w]
-        writes = [self.new(v.aval) for v in eqn.outvars]
-        if name == "broadcast_in_dim" and reads[0] < 0: self.zeros.add(writes[0])
-        if name.startswith("scatter") and reads[0] in self.zeros: self.zero_scatters[writes[0]] = len(self.ops)
-        extra, carry = 0, ()
-        if "b" in V and name == "dot_general":
-            (lc, rc), (lb, rb) = eqn.params["dimension_numbers"]
-            for k, (con, bat) in enumerate(((lc, lb), (rc, rb))):
-                nd = len(eqn.invars[k].aval.shape)
-                rest = [d for d in range(nd) if d not in con and d not in bat]
-                order = [*bat, *rest, *con] if k == 0 else [*bat, *con, *rest]
-                if "B" in V: 
-                    ok = order == sorted(order) or [*bat, *rest, *con] == sorted(order) or [*bat, *con, *rest] == sorted(order)
-                else: ok = order == sorted(order)
-                if not ok and reads[k] >= 0:
-                    t = self.new(eqn.invars[k].aval)
-                    self.ops.append(_Op("relayout", (reads[k],), (t,), False, False, 0, ()))
-                    reads[k] = t
-        if name == "scan":
-            extra, carry = _scan(eqn, reads, writes)
-        elif name == "while":
-            extra, carry = _while(eqn, reads, writes)
-        elif name == "cond":
-            extra = max(_turn(b.jaxpr, 0, 0)  for b in eqn.params["branches"])
-        whole = (name in _WHOLE and not ("g" in V and name == "gather")) or name in ("scan", "while", "cond")
-        reduces = name.startswith(("reduce_", "arg"))
-        if reduces and 0 in eqn.params.get("axes", ()):
-            whole = True
-        known = tuple(r for r in reads if r >= 0)
-        op = _Op(name, known, tuple(writes), whole, whole or reduces or name == "gather", extra, carry)
-        self.ops.append(op)
-        return writes
+    Args:
+      program: such as `jax.jit(f).trace(...).jaxpr`.
+      donated: of each flat argument; empty: none is.
+      unwritten: numbers of elements of values that never lie in memory, such as the
+        scores inside a fused attention.
+    """
+    jaxpr, tape = program.jaxpr, Tape(frozenset(unwritten))
+    results = tape.play(jaxpr, [tape.new(v.aval) for v in jaxpr.invars])
+    form = lambda v: (v.aval.shape, v.aval.dtype)
+    size = lambda variables: sum(nbytes(*form(v)) for v in variables)
+    gifts = [*donated] or [False] * len(jaxpr.invars)
+    lent = [form(v) for v, gift in zip(jaxpr.invars, gifts, strict=True) if gift]
+    taken = collections.Counter(lent) & collections.Counter(map(form, jaxpr.outvars))
+    return Memory(
+        arguments=size(jaxpr.invars),
+        outputs=size(jaxpr.outvars),
+        aliased=sum(nbytes(*key) * n for key, n in taken.items()),
+        temporaries=_Lives(Turn(tape, streamed=results)).peak(),
+    )
 
 
-def nbytes(aval: Any) -> int:
-    """Bytes of an array of this shape and dtype."""
-    size = getattr(aval.dtype, "itemsize", 4)
-    return math.prod(aval.shape) * size
+class _Lives:
+    """Which values of a turn have a buffer, from which operation to which.
 
+    The buffers of its carry are counted elsewhere, and free once they are read.
+    """
 
-def _scan(eqn, reads, writes):
-    p = eqn.params
-    n, c = p["num_consts"], p["num_carry"]
-    extra = _turn(p["jaxpr"].jaxpr, n, c)
-    return extra, tuple(zip(reads[n : n + c], writes[:c], strict=True))
+    def __init__(self, turn: Turn) -> None:
+        self.sizes, self.carry = turn.tape.sizes, turn.carry
+        self.kept, self.streamed = turn.kept, {*turn.streamed}
+        self.ops = _needed(turn.tape.ops, {*turn.kept, *turn.streamed})
+        self.readers: dict[int, list[int]] = collections.defaultdict(list)
+        for i, op in enumerate(self.ops):
+            for value in {*op.reads}:
+                self.readers[value].append(i)
+        made = {w: i for i, op in enumerate(self.ops) for w in op.writes}
+        self.first = {v: i for v, i in made.items() if self._buffered(v, i)}
+        for value in turn.slices:
+            if any(self.ops[i].whole for i in self.readers[value]):
+                self.first[value] = self.readers[value][0]
+        self.last = self._last_reads()
 
+    def _buffered(self, value: int, maker: int) -> bool:
+        readers, op = self.readers[value], self.ops[maker]
+        several = len(readers) > 1 and op.name not in _CHEAP
+        read_whole = any(self.ops[i].whole for i in readers)
+        return op.owns or several or read_whole or value in self.kept
 
-def _while(eqn, reads, writes):
-    p = eqn.params
-    a, b = p["cond_nconsts"], p["body_nconsts"]
-    extra = _turn(p["body_jaxpr"].jaxpr, b, len(writes))
-    return extra, tuple(zip(reads[a + b :], writes, strict=True))
-
-
-def _turn(jaxpr: Any, consts: int, carry: int) -> int:
-    """Temporaries of one turn of a loop."""
-    tape = _Tape()
-    given = [tape.new(v.aval) for v in jaxpr.invars]
-    results = tape.play(jaxpr, given)
-    carried = range(consts, consts + carry)
-    free = [given[i] for i in range(len(given)) if i not in carried or not carry]
-    xs = given[consts + carry :]
-    owned = [given[i] for i in carried]
-    return _temporaries(tape, consts=set(given[:consts]), slices=set(xs), owned=owned, results=results[:carry], streamed=results[carry:])
-
-
-def _temporaries(tape, consts, slices, owned, results, streamed):
-    sizes = tape.sizes
-    needed = {*results, *streamed}
-    ops = []
-    for op in reversed(tape.ops):
-        if needed & set(op.writes):
-            needed |= set(op.reads)
-            ops.append(op)
-    ops.reverse()
-    import os
-    V = os.environ.get("V", "")
-    if "T" in V:
-        moved = []
-        late = {}
-        owner = {w: op for op in ops for w in op.writes}
-        for op in ops:
-            if op.name == "relayout" and op.reads[0] in owner and not owner[op.reads[0]].owns:
-                late.setdefault(op.reads[0], []).append(op)
-        skip = {id(o) for l in late.values() for o in l}
-        for op in ops:
-            if id(op) in skip: continue
-            moved.append(op)
-            for w in op.writes: moved += late.get(w, [])
-        ops = moved
-    readers: dict[int, list[int]] = {}
-    for i, op in enumerate(ops):
-        for r in op.reads:
-            readers.setdefault(r, []).append(i)
-    made = {w: i for i, op in enumerate(ops) for w in op.writes}
-    buffered = set()
-    for w, i in made.items():
-        if ops[i].owns or w in results or any(ops[j].whole for j in readers.get(w, ())):
-            buffered.add(w)
-    import os
-    V = os.environ.get("V", "")
-    if "a" in V:
-        for w, i in made.items():
-            if ops[i].name in ("exp", "tanh", "log", "logistic", "erf", "pow", "rsqrt", "sqrt", "sin", "cos", "log1p","exp2") and len(set(readers.get(w, ()))) > 1:
-                buffered.add(w)
-    if "m" in V:
-        for w, i in made.items():
-            if len(set(readers.get(w, ()))) > 1 and ops[i].name not in ("broadcast_in_dim", "iota", "transpose", "convert_element_type", "neg"):
-                buffered.add(w)
-    if "d" in V:
-        for w, i in made.items():
-            rs = set(readers.get(w, ()))
-            if len(rs) > 1 and any(ops[j].name.startswith("reduce_") or (ops[j].name in ("square","integer_pow","mul","exp") and any(ops[q].name.startswith("reduce_") for q in readers.get(ops[j].writes[0],())) ) for j in rs) and ops[i].name in ("sub","mul","add","div"):
-                buffered.add(w)
-    for s in slices:
-        if any(ops[j].whole for j in readers.get(s, ())):
-            buffered.add(s)
-    # which buffers a value is computed from
-    sources: dict[int, frozenset[int]] = {}
-    through = {}
-    def source(v):
-        if v in buffered or v in owned: return frozenset((v,))
-        return sources.get(v, frozenset())
-    last: dict[int, int] = {}
-    for i, op in enumerate(ops):
-        got = frozenset().union(*(source(r) for r in op.reads))
-        if "t" in V and op.name == "relayout" and op.reads[0] in through:
-            got = through[op.reads[0]]
-        if any(w in buffered for w in op.writes) or op.owns:
-            for g in got: last[g] = i
-        for w in op.writes:
-            if w not in buffered: sources[w] = got
-            elif not op.owns: through[w] = got
-        # written out as it is made
-        for w in op.writes:
-            if w in streamed:
-                for g in source(w): last[g] = max(last.get(g, i), i)
-    end = len(ops)
-    for r in results:
-        for g in source(r) if r >= 0 else (): last[g] = end
-    first = {v: made.get(v, 0) for v in buffered}
-    for s in slices & buffered:
-        first[s] = min(readers[s])
-    start = sum(sizes[o] for o in owned)
-    # walk
-    births: dict[int, list[int]] = {}
-    deaths: dict[int, list[int]] = {}
-    for v in buffered:
-        births.setdefault(first[v], []).append(v)
-    for v in itertools.chain(buffered, owned):
-        deaths.setdefault(max(last.get(v, 0), first.get(v, 0)), []).append(v)
-    live = top = start
-    for i, op in enumerate(ops):
-        born = births.get(i, [])
-        dying = [v for v in deaths.get(i, []) if v not in born]
-        live += sum(sizes[v] for v in born)
-        spare = 0
-        pairs = dict(op.carry)
-        for a, b in op.carry:
-            if a in dying:
-                spare += sizes[a]
-        if (not op.whole and op.name not in ("relayout", "transpose", "rev", "concatenate", "pad", "gather", "reduce_sum", "reduce_max")) or op.name.startswith(("scatter", "dynamic_update")):
-            left = [sizes[v] for v in dying]
+    def _last_reads(self) -> dict[int, int]:
+        """The last operation that reads each buffer, fused operations seen through."""
+        held = {v: frozenset((v,)) for v in (*self.first, *self.carry)}
+        origin: dict[int, frozenset[int]] = {}  # of buffers that a fusion writes
+        last: dict[int, int] = {}
+        none: frozenset[int] = frozenset()
+        for i, op in enumerate(self.ops):
+            read = none.union(*(held.get(v, none) for v in op.reads))
+            if op.name == "relayout":
+                read = origin.get(op.reads[0], read)
+            buffered = op.owns or any(w in self.first for w in op.writes)
             for w in op.writes:
-                if w in buffered and sizes[w] in left:
-                    left.remove(sizes[w]); spare += sizes[w]
-        now = live - spare + op.inner
-        if now > top: top = now
-        live -= sum(sizes[v] for v in deaths.get(i, []))
-    return top - start
+                if w not in self.first:
+                    held[w] = read
+                elif not op.owns:
+                    origin[w] = read
+            if buffered or self.streamed.intersection(op.writes):
+                last.update(dict.fromkeys(read, i))
+        end = len(self.ops)
+        for value in self.kept:
+            last.update(dict.fromkeys(held.get(value, none), end))
+        return last
+
+    def peak(self) -> int:
+        """The most bytes alive at once, beside arguments and carry."""
+        born, dying = collections.defaultdict(list), collections.defaultdict(list)
+        for value, i in self.first.items():
+            born[i].append(value)
+        for value in {*self.first, *self.carry}:
+            dying[max(self.last.get(value, 0), self.first.get(value, 0))].append(value)
+        start = live = top = sum(self.sizes[v] for v in self.carry)
+        for i, op in enumerate(self.ops):
+            live += sum(self.sizes[v] for v in born[i])
+            inner = max((_Lives(turn).peak() for turn in op.turns), default=0)
+            top = max(top, live - self._reused(op, dying[i]) + inner)
+            live -= sum(self.sizes[v] for v in dying[i])
+        return top - start
+
+    def _reused(self, op: Op, dying: list[int]) -> int:
+        """Bytes of the results that take the buffer of an operand."""
+        bytes_ = sum(self.sizes[a] for a, _ in op.carries if a in dying)
+        if op.in_place:
+            free = [self.sizes[v] for v in dying if v not in op.writes]
+            for w in op.writes:
+                if w in self.first and self.sizes[w] in free:
+                    free.remove(self.sizes[w])
+                    bytes_ += self.sizes[w]
+        return bytes_
 
 
-def peak(closed: ClosedJaxpr, donated: Iterable[bool] = ()) -> Memory:
-    jaxpr = closed.jaxpr
-    tape = _Tape()
-    given = [tape.new(v.aval) for v in jaxpr.invars]
-    results = tape.play(jaxpr, given)
-    donated = list(donated) or [False] * len(given)
-    pool: dict[Any, int] = {}
-    for v, d in zip(jaxpr.invars, donated, strict=True):
-        if d: pool[v.aval.shape, v.aval.dtype] = pool.get((v.aval.shape, v.aval.dtype), 0) + 1
-    aliased = 0
-    hosted = []
-    for v, r in zip(jaxpr.outvars, results):
-        key = v.aval.shape, v.aval.dtype
-        if pool.get(key):
-            pool[key] -= 1
-            aliased += nbytes(v.aval)
-    arguments = sum(nbytes(v.aval) for v in jaxpr.invars)
-    outputs = sum(nbytes(v.aval) for v in jaxpr.outvars)
-    temp = _temporaries(tape, set(given), set(), [], [], [r for r in results if r>=0])
-    return Memory(arguments, outputs, aliased, temp)
+def _needed(ops: Sequence[Op], results: set[int]) -> list[Op]:
+    """The operations that the results depend on."""
+    wanted, kept = set(results), []
+    for op in reversed(ops):
+        if wanted.intersection(op.writes):
+            wanted.update(op.reads)
+            kept.append(op)
+    return kept[::-1]

@@ -110,6 +110,11 @@ def _integer_pow(eqn: Eqn) -> Cost:
     return Cost(elementwise=_outputs(eqn) * (products + (eqn.params["y"] < 0)))
 
 
+def _polynomial(eqn: Eqn) -> Cost:
+    """Horner's rule."""
+    return Cost(elementwise=2 * (len(eqn.invars) - 2) * _outputs(eqn))
+
+
 def _sort(eqn: Eqn) -> Cost:
     """n log2 n comparisons per row."""
     n = eqn.invars[0].aval.shape[eqn.params["dimension"]]
@@ -195,7 +200,7 @@ def _attention(matmuls: int) -> Rule:
     return _matmul(flops)
 
 
-def _factor(flops: Callable[[Eqn, int, int], float]) -> Rule:
+def _factor(flops: Callable[[Eqn, int, int], int | float]) -> Rule:
     """`flops(eqn, m, n)` of each matrix [m, n], m >= n, in a batch."""
 
     def rule(eqn: Eqn) -> Cost:
@@ -212,14 +217,14 @@ def _triangular_solve(eqn: Eqn) -> Cost:
     return Cost(elementwise=n * _size(eqn.invars[1]), bytes=_traffic(eqn))
 
 
-def _qr(eqn: Eqn, m: int, n: int) -> float:
+def _qr(eqn: Eqn, m: int, n: int) -> int | float:
     """Householder, 2 n^2 (m - n/3), and as much again for the thin Q (GvL 5.2)."""
     full = eqn.params["full_matrices"]
     q = 4 * (m * m * n - m * n * n + n**3 / 3) if full else 2 * n * n * (m - n / 3)
     return 2 * n * n * (m - n / 3) + q
 
 
-def _svd(eqn: Eqn, m: int, n: int) -> float:
+def _svd(eqn: Eqn, m: int, n: int) -> int | float:
     """Golub-Reinsch (GvL, table of section 8.6)."""
     if not eqn.params["compute_uv"]:
         return 4 * m * n * n - 4 * n**3 / 3
@@ -228,12 +233,12 @@ def _svd(eqn: Eqn, m: int, n: int) -> float:
     return 14 * m * n * n + 8 * n**3
 
 
-def _eigh(eqn: Eqn, m: int, n: int) -> float:
+def _eigh(eqn: Eqn, m: int, n: int) -> int | float:
     """9 n^3 with vectors, 4 n^3 / 3 without (GvL 8.3)."""
     return 9 * n**3 if len(eqn.outvars) > 1 else 4 * n**3 / 3
 
 
-def _eig(eqn: Eqn, m: int, n: int) -> float:
+def _eig(eqn: Eqn, m: int, n: int) -> int | float:
     """25 n^3 with vectors, 10 n^3 without (GvL 7.5)."""
     return 25 * n**3 if len(eqn.outvars) > 1 else 10 * n**3
 
@@ -311,6 +316,7 @@ RULES: dict[str, Rule] = {
     **_table("bessel_i0e bessel_i1e", _each(83, 1)),
     "nextafter": _each(24),
     "cumlogsumexp": _each(8, 2),
+    "polynomial": _polynomial,
     "select_n": _choose,
     **_table("reduce_sum reduce_prod reduce_max reduce_min", _fold()),
     **_table("reduce_and reduce_or reduce_xor", _fold()),

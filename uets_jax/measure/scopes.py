@@ -30,7 +30,7 @@ _BRANCH = re.compile(r"(?<![\w.])branch\.(\w+)")
 _TRIPS = re.compile(r"(?<![\w.])trips\.(\d+)")
 
 
-def category(name: str) -> AbstractContextManager[None]:
+def category(name: str) -> AbstractContextManager[Any]:
     """Charges what is traced inside to `name`; the innermost category wins.
 
     Raises:
@@ -76,7 +76,7 @@ def branch_of(stack: Any) -> str | None:
     return found[-1] if found else None
 
 
-def trips(n: int) -> AbstractContextManager[None]:
+def trips(n: int) -> AbstractContextManager[Any]:
     """Says that a `while_loop` (or `fori_loop`) inside runs `n` times.
 
     It holds for the outermost loop inside; a loop within that one needs its own.

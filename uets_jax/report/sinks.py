@@ -1,17 +1,24 @@
 """Where a tracker's records go: TensorBoard files, Weights & Biases."""
 
+import http.client
 import math
 import netrc
 import numbers
 import os
 import secrets
+import sys
+import textwrap
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-INIT_SECONDS = 15.0  # W&B may take so long to answer, then the run goes on offline
+ANSWER_SECONDS = 2.0  # W&B may take so long to answer, else the run is kept offline
+INIT_SECONDS = 15.0
 FINISH_SECONDS = 4.0
+OFF_LINE = ("offline", "disabled", "dryrun")
 WANDB_SETTINGS: dict[str, Any] = {
     "silent": True,
     "console": "off",
@@ -50,6 +57,11 @@ def event_text(record: dict[str, Any]) -> str:
     return ": ".join(told) if record.get("event") else ""
 
 
+def one_line(error: Exception) -> str:
+    """The error's type and the beginning of its text."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder="…")
+
+
 class TensorBoard:
     """Scalars and texts in `folder/tensorboard`; a resumed run goes on in there.
 
@@ -80,16 +92,21 @@ class TensorBoard:
             SummaryWriter,
         )
 
-        purge = first if self._folder.exists() else None
-        return SummaryWriter(str(self._folder), purge_step=purge, flush_secs=10)
+        files = len(list(self._folder.glob("events.*")))
+        return SummaryWriter(
+            str(self._folder),
+            purge_step=first if files else None,
+            flush_secs=10,
+            filename_suffix=f".{files:04d}",  # or two of one second are one file
+        )
 
 
 class WandB:
     """A run at Weights & Biases; its id is kept in `folder/wandb_id` for a resume.
 
-    `WANDB_MODE`, `WANDB_PROJECT` and the like are respected. Without a key the run is
-    kept offline, and so it is when the server doesn't answer in `INIT_SECONDS`. Only
-    config, records and name are sent: no code, command line, console or packages.
+    `WANDB_MODE`, `WANDB_PROJECT` and the like are respected. Without a key, or when the
+    server doesn't answer, the run is kept offline, and one line says so. Only config,
+    records and name are sent: no code, command line, console or packages.
     """
 
     def __init__(
@@ -99,31 +116,32 @@ class WandB:
         name: str,
         warn: Callable[[str], None],
     ):
+        # W&B's reports on itself would hold up the end of a run without a network
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb  # pyright: ignore[reportMissingImports]
 
-        self._folder = folder
-        start = lambda mode: wandb.init(
+        settings = wandb.Settings(**_known(wandb.Settings, WANDB_SETTINGS))
+        start = lambda run, mode: wandb.init(
             project=os.environ.get("WANDB_PROJECT") or "uets_jax",
             name=name,
-            id=run_id(folder),
+            id=run,
             resume="allow",
             dir=str(folder),
             config=config,
             mode=mode,
-            settings=wandb.Settings(**_known(wandb.Settings, WANDB_SETTINGS)),
+            settings=settings,
         )
-        mode = os.environ.get("WANDB_MODE") or None
-        if mode in (None, "online") and not has_key():
-            mode = "offline"
-            warn(f"wandb: no API key; kept offline, to be sent by {self._sync()}")
+        run, (mode, why) = run_id(folder), wandb_mode()
         try:
-            self._run = start(mode)
+            self._run = start(run, mode)
         except Exception as error:
-            if mode in ("offline", "disabled"):
+            if mode in OFF_LINE:
                 raise
-            self._run = start("offline")
-            line = _line(error)
-            warn(f"wandb: {line}; kept offline, to be sent by {self._sync()}")
+            why = one_line(error)
+            self._run = start(f"{run}-offline", "offline")
+        if why:
+            where = folder / "wandb" / "offline-run-*"
+            warn(f"wandb: {why}; kept offline, send it by `wandb sync {where}`")
         self._run.define_metric("*", step_metric="step")
 
     def write(self, record: dict[str, Any]) -> None:
@@ -138,8 +156,18 @@ class WandB:
         """Ends the run at W&B."""
         self._run.finish()
 
-    def _sync(self) -> str:
-        return f"`wandb sync {self._folder / 'wandb' / 'offline-run-*'}`"
+
+def forget_wandb() -> None:
+    """Takes back W&B's exit hook, which waits for a hung service without end.
+
+    It reaches into W&B without its locks, for another thread may hold them; where a
+    version has no such hook there, nothing happens.
+    """
+    setup = sys.modules.get("wandb.sdk.wandb_setup")
+    connection = getattr(getattr(setup, "_singleton", None), "_connection", None)
+    cleanup = getattr(connection, "_cleanup", None)
+    if callable(cleanup):
+        cleanup()
 
 
 def run_id(folder: Path) -> str:
@@ -151,11 +179,23 @@ def run_id(folder: Path) -> str:
     return path.read_text().strip()
 
 
-def has_key() -> bool:
-    """Whether a W&B key is configured: in the environment or in the netrc file."""
+def wandb_mode() -> tuple[str | None, str]:
+    """The mode to start in, and why it is offline where nobody asked for that."""
+    mode = os.environ.get("WANDB_MODE") or None
+    url = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+    if mode in OFF_LINE:
+        return mode, ""
+    if not has_key(url):
+        return "offline", "no API key"
+    if not answers(url):
+        return "offline", f"{url} doesn't answer"
+    return mode, ""
+
+
+def has_key(url: str) -> bool:
+    """Whether a key for W&B at `url` is in the environment or in the netrc file."""
     if any(os.environ.get(f"WANDB_{n}") for n in ("API_KEY", "IDENTITY_TOKEN_FILE")):
         return True
-    url = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
     try:
         found = netrc.netrc(os.environ.get("NETRC")).hosts
     except (OSError, netrc.NetrcParseError):
@@ -163,13 +203,18 @@ def has_key() -> bool:
     return (urlsplit(url).hostname or url) in found
 
 
+def answers(url: str) -> bool:
+    """Whether a web server answers there, with whatever, in `ANSWER_SECONDS`."""
+    try:
+        urllib.request.urlopen(url, timeout=ANSWER_SECONDS).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return True
+
+
 def _known(settings: Any, wanted: dict[str, Any]) -> dict[str, Any]:
     """The settings that this version of wandb has."""
     fields = getattr(settings, "model_fields", None) or settings.__annotations__
     return {key: value for key, value in wanted.items() if key in fields}
-
-
-def _line(error: Exception) -> str:
-    """The error in one line."""
-    first, *_ = [*str(error).splitlines(), ""]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__

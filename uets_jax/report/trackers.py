@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from uets_jax.errors import UserError, nearest
-from uets_jax.report.sinks import Sink, TensorBoard, WandB
+from uets_jax.report.sinks import Sink, TensorBoard, WandB, forget_wandb, one_line
 
 QUEUE = 2000  # records that may wait for a sink; more are dropped
 CLOSE_SECONDS = 5.0
@@ -26,12 +26,18 @@ class Worker:
 
     Args:
       make: opens the sink, in the thread.
+      abandon: called once it is given up, so that nothing waits for it at exit.
     """
 
-    def __init__(self, name: str, make: Callable[[Callable[[str], None]], Sink]):
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[Callable[[str], None]], Sink],
+        abandon: Callable[[], None] = lambda: None,
+    ):
         self.name, self.told = name, collections.deque[str]()
         self.alive, self.dropped = True, 0
-        self._make, self._closing = make, False
+        self._make, self._abandon, self._closing = make, abandon, False
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUE)
         self._thread = threading.Thread(
             target=self._run, name=f"tracker {name}", daemon=True
@@ -60,6 +66,7 @@ class Worker:
             self.alive = False
             waiting = self._queue.qsize()
             self.told.append(f"{self.name}: not done in time, {waiting} records left")
+            self._abandon()
 
     def _run(self) -> None:
         try:
@@ -73,10 +80,8 @@ class Worker:
             sink.close()
         except Exception as error:
             self.alive = False
-            line = " ".join(str(error).split())
-            self.told.append(
-                f"{self.name}: switched off after {type(error).__name__}: {line}"
-            )
+            self.told.append(f"{self.name}: switched off after {one_line(error)}")
+            self._abandon()
 
 
 class Trackers:
@@ -150,8 +155,10 @@ def open_trackers(
                 f"tracker {sink!r}: {PACKAGES[sink]} isn't installed; "
                 'pip install "uets_jax[trackers]"'
             )
-    makers = {
-        "tensorboard": lambda _: TensorBoard(folder),
-        "wandb": lambda told: WandB(folder, config, name, told),
+    workers = {
+        "tensorboard": lambda: Worker("tensorboard", lambda _: TensorBoard(folder)),
+        "wandb": lambda: Worker(
+            "wandb", lambda told: WandB(folder, config, name, told), forget_wandb
+        ),
     }
-    return Trackers([Worker(sink, makers[sink]) for sink in wanted], warn)
+    return Trackers([workers[sink]() for sink in wanted], warn)

@@ -21,7 +21,7 @@ from jaxtyping import PyTree
 
 from uets_jax.errors import UserError
 
-Check = Callable[[dict[str, Any]], None]
+Check = Callable[[dict[str, Any]], object]  # raises, or lets pass
 
 TEMPORARY = ".tmp-"
 _DAMAGED = ".damaged"

@@ -148,7 +148,10 @@ def _consumed(run: Run, batch: Batch) -> np.ndarray:
 
 def _at_fixed_steps(run: Run, step: Executable) -> None:
     """Validation, then a checkpoint, where the config asks for them."""
-    train, last = run.session.config.train, run.at.step == run.session.config.train.steps
+    train, last = (
+        run.session.config.train,
+        run.at.step == run.session.config.train.steps,
+    )
     due = lambda every: last or (every and run.at.step % every == 0)
     if due(train.eval_every):
         read(run, step.count)

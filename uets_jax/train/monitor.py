@@ -78,7 +78,9 @@ def _act(run: Run, step: int, why: str, count: Count) -> None:
     if run.at.counts["skipped_steps"] <= TOLD:
         run.progress.note(f"step {step}: {why}; its update was left out")
     if run.at.streak >= train.bad_steps:
-        raise abort(run, f"{why} at step {step}, the {run.at.streak}th bad step in a row")
+        raise abort(
+            run, f"{why} at step {step}, the {run.at.streak}th bad step in a row"
+        )
 
 
 def abort(run: Run, what: str) -> NonFiniteLossError:

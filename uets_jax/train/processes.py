@@ -1,16 +1,66 @@
 """Several processes: joining them, one that writes, and what all of them agree on."""
 
-from collections.abc import Callable
+import atexit
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from uets_jax.errors import UserError
+from uets_jax.errors import (
+    ENDS,
+    EXIT_STUCK,
+    LostProcessError,
+    StoppedError,
+    UserError,
+    exit_code,
+)
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as lost
 JOINING = 300  # seconds to wait for the others at the start
+_GONE = ("gloo", "nccl", "unavailable", "heartbeat", "coordination", "connection")
+
+
+@contextlib.contextmanager
+def joined(coordinator: str, processes: int = 0, process: int = -1) -> Iterator[None]:
+    """Within, this process is one of several; see `join`.
+
+    After an error it leaves without waiting for the others, which then end, too: jax's
+    own way out is a meeting of all.
+
+    Raises:
+      LostProcessError: if another process is gone.
+    """
+    join(coordinator, processes, process)
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if not any(word in reason.lower() for word in _GONE):
+            atexit.register(_leave, 1)
+            raise
+        atexit.register(_leave, EXIT_STUCK)
+        raise LostProcessError(
+            f"process {jax.process_index()}: another process is gone ({reason}); go on "
+            "with --resume in all of them"
+        ) from error
+    except StoppedError:
+        raise
+    except Exception as error:
+        known = isinstance(error, ENDS)
+        atexit.register(_leave, exit_code(error) if known else 1)
+        raise
+
+
+def _leave(code: int) -> None:
+    """Ends the process at once, before jax's own handlers are called."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def join(coordinator: str, processes: int = 0, process: int = -1) -> None:

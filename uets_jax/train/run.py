@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +18,7 @@ from uets_jax.measure.ledger import Ledger
 from uets_jax.measure.machine import live_array_bytes
 from uets_jax.report.metrics import MetricsWriter, cut_back
 from uets_jax.report.progress import Progress
-try:
-    from uets_jax.report.trackers import Trackers, open_trackers
-except ImportError:  # TEMPORARY
-    class Trackers:
-        def write(self, r): ...
-        def __enter__(self): return self
-        def __exit__(self, *a): ...
-    def open_trackers(*a): return Trackers()
+from uets_jax.report.trackers import Trackers, open_trackers
 from uets_jax.train import checkpoint
 from uets_jax.train.files import told, write_json
 from uets_jax.train.interrupts import Interrupts
@@ -104,11 +98,15 @@ class Run:
     def open(self) -> Iterator["Run"]:
         """Within, signals are caught and files are open; pending saves end with it."""
         with contextlib.ExitStack() as stack:
-            for each in (self.metrics, self.progress, self.trackers):
+            for each in (
+                self.watchdog,
+                self.metrics,
+                self.progress,
+                self.trackers,
+                self.saver,
+                self.interrupts,
+            ):
                 stack.enter_context(each)
-            stack.enter_context(self.saver)
-            stack.enter_context(self.watchdog)
-            stack.enter_context(self.interrupts)
             yield self
 
     def look_at_memory(self) -> None:
@@ -174,6 +172,7 @@ def begin(
         ledger.carry(record["ledger"])
         state = state._replace(hypers=session.place_hypers(hypers(config)))
     at.counts["resumes"] += bool(record)
+    progress = progress_of(session, at.step)
     run = Run(
         session=session,
         overrides=overrides,
@@ -183,9 +182,9 @@ def begin(
         ledger=ledger,
         meter=EnergyMeter(),
         metrics=MetricsWriter(out / "metrics.jsonl" if is_main() else Path(os.devnull)),
-        progress=progress(session, at.step),
+        progress=progress,
         saver=Saver(out / "checkpoints", config.train.keep),
-        trackers=trackers(session, out),
+        trackers=trackers_of(session, out, progress),
         watchdog=Watchdog(config.train.watchdog if jax.process_count() > 1 else 0),
         interrupts=Interrupts(),
         ask=agreement(session.mesh),
@@ -199,20 +198,28 @@ def begin(
     return run
 
 
-def progress(session: Session, step: int) -> Progress:
+def progress_of(session: Session, step: int) -> Progress:
     """The progress lines of process 0; the others are silent."""
     train = session.config.train
-    if is_main():
-        return Progress(train.steps, step, train.log_every)
-    return Progress(train.steps, step, train.log_every, stream=open(os.devnull, "w"))  # noqa: SIM115
+    stream = sys.stderr if is_main() else Silent()
+    return Progress(train.steps, step, train.log_every, stream)
 
 
-def trackers(session: Session, out: Path) -> Trackers:
+class Silent:
+    """A stream that says nothing."""
+
+    def write(self, text: str, /) -> None:
+        """Forgets the text."""
+
+    def flush(self) -> None:
+        """Has nothing to pass on."""
+
+
+def trackers_of(session: Session, out: Path, progress: Progress) -> Trackers:
     """The configured trackers of process 0."""
     config = session.config
     names = config.train.trackers if is_main() else ""
-    note = lambda text: print(text, flush=True)
-    return open_trackers(names, out, to_dict(config), config.name, note)
+    return open_trackers(names, out, to_dict(config), config.name, progress.note)
 
 
 class Same(NamedTuple):

@@ -103,7 +103,7 @@ def cost(run: "Run") -> dict[str, Any]:
 
 
 def energy_estimate(devices: int, ledger: Ledger) -> tuple[float | None, str]:
-    """(joules, how they were guessed): power of the device table times training time."""
+    """(joules, how they were guessed): the table's watts times training time."""
     seconds = ledger.training_seconds()
     if jax.default_backend() == "cpu":
         return estimate(find("cpu"), seconds)
