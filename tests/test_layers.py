@@ -33,6 +33,7 @@ LAZY = {
     "array_record",
     "datasets",
     "grain",
+    "huggingface_hub",
     "lm_eval",
     "matplotlib",
     "pynvml",
@@ -44,6 +45,7 @@ LAZY = {
     "transformers",
     "tyro",
     "wandb",
+    "zstandard",
 }
 UNSAFE_MODULES = {"cloudpickle", "dill", "marshal", "pickle", "shelve"}
 UNSAFE_CALLS = {

@@ -1,4 +1,4 @@
-"""The command line: `uets train | eval | report | generate | tokenize`.
+"""The command line: `uets train | cost | eval | report | generate | tokenize`.
 
 Each command is a dataclass of its flags and a function from what was given to what is
 printed. Everything heavy is imported by the function that needs it.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uets_jax import flags, options, recipes
-from uets_jax.config import DataConfig, ExperimentConfig, to_json, window_length
+from uets_jax.config import ExperimentConfig, to_json
 from uets_jax.errors import (
     ENDS,
     EXIT_BAD_INPUT,
@@ -124,9 +124,7 @@ def _overview() -> str:
 
 
 def _train(given: dict[str, Any]) -> str:
-    inherited = {f.name for f in dataclasses.fields(ExperimentConfig)}
-    fields = {k: v for k, v in given.items() if k.partition(".")[0] in inherited}
-    own = {k: v for k, v in given.items() if k not in fields}
+    fields, own = _split(given)
     resume, out = "resume" in own, None
     if resume:
         for flag in ("recipe", "out"):
@@ -140,64 +138,50 @@ def _train(given: dict[str, Any]) -> str:
         return to_json(config).rstrip("\n")
     out = out or recipes.new_dir(config.name, own.get("out", ""))
     if own.get("dry_run"):
-        return _plan(config, out)
+        return _dry_run(config, out)
 
     from uets_jax.train import loop
 
     return _summary(loop.train(config, out, resume=resume).summary, out)
 
 
-def _plan(config: ExperimentConfig, out: Path) -> str:
-    """What a run would do and cost, as text.
+def _dry_run(config: ExperimentConfig, out: Path) -> str:
+    """What the run would do, and its cost on this machine's class of device."""
+    from uets_jax.measure import devices
+    from uets_jax.train import plan
 
-    Raises:
-      UserError: a source that isn't there.
-    """
-    from uets_jax.measure import flops
-
-    m, o, t = config.model, config.optim, config.train
-    tokenizer, vocab = _tokenizer(config.data)
-    m = dataclasses.replace(m, vocab=m.vocab or vocab)
-    cost = flops.describe(dataclasses.replace(config, model=m))
-    known = "" if m.vocab else ", embedding not counted"
-    per_step = t.batch * window_length(config)
-    rows = {
-        "name": config.name,
-        "source": f"{config.data.source}, tokenizer {tokenizer}",
-        "model": f"{m.preset} {m.size}: {m.depth} layers of width {m.width}, "
-        f"{cost['params']:,} parameters{known}",
-        "optimizer": f"{o.name}, learning rate {o.learning_rate:g} ({o.schedule})",
-        "tokens": f"{per_step:,} per step x {t.steps:,} steps = {per_step * t.steps:,}",
-        "FLOPs": f"{cost['flops']:.3g} ({cost['flops_per_token']:.3g} per token)",
-        "output": str(out),
-        "devices": "not touched (dry run)",
-    }
-    return "\n".join(f"{name:<11}{text}" for name, text in rows.items())
+    here = devices.current() or devices.find("cpu")
+    return plan.text(plan.make_plan(config, [here]), out)
 
 
-def _tokenizer(data: DataConfig) -> tuple[str, int]:
-    """Spec and vocabulary (0: not known yet) of the tokenizer that a run would use.
+def _cost(given: dict[str, Any]) -> str:
+    fields, own = _split(given)
+    o = options.Cost(**own)
+    if not 0 <= o.mfu <= 1:
+        raise UserError(f"--mfu: must be above 0 and at most 1, got {o.mfu}")
+    config = recipes.configure(fields, own.get("recipe"))
 
-    Raises:
-      UserError: no such token store, or a pattern that matches no file.
-    """
-    from uets_jax.data import corpus, store
+    from uets_jax.measure import devices
 
-    if data.source.partition(":")[0] == "tokens":
-        stored = store.prepare(data)
-        spec = stored.meta.get("tokenizer", "of the store")
-        return spec, stored.tokenizer.vocab_size
-    for source in filter(None, (data.source, data.valid_source)):
-        corpus.check(source)
-    return data.tokenizer, _vocab(data.tokenizer)
+    if o.device == "all":
+        chosen = [*devices.read(o.devices).values()]
+    elif o.device:
+        names = [name.strip() for name in o.device.split(",")]
+        chosen = [devices.find(name, o.devices) for name in names]
+    else:
+        chosen = [devices.current(o.devices) or devices.find("cpu", o.devices)]
+
+    from uets_jax.train import plan
+
+    found = plan.make_plan(config, chosen, o.mfu or None, o.compile)
+    return plan.as_json(found) if o.json else plan.text(found)
 
 
-def _vocab(tokenizer: str) -> int:
-    """Rows of the embedding, if the name of the tokenizer tells; else 0."""
-    kind, _, size = tokenizer.partition(":")
-    if kind == "bpe" and size.isdecimal():
-        return int(size)
-    return 257 if tokenizer == "bytes" else 0
+def _split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of the config among what was given, and the command's own flags."""
+    inherited = {f.name for f in dataclasses.fields(ExperimentConfig)}
+    fields = {k: v for k, v in given.items() if k.partition(".")[0] in inherited}
+    return fields, {k: v for k, v in given.items() if k not in fields}
 
 
 def _summary(summary: dict[str, Any], out: Path) -> str:
@@ -235,7 +219,8 @@ def _report(given: dict[str, Any]) -> str:
 
     from uets_jax.report import html
 
-    return str(html.write_report(runs, out))
+    written = html.write_reports(runs, out, o.base)
+    return "\n".join(map(str, written))
 
 
 def _generate(given: dict[str, Any]) -> str:
@@ -280,6 +265,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "train": Command(options.Train, _train),
+    "cost": Command(options.Cost, _cost),
     "eval": Command(options.Eval, _eval),
     "report": Command(options.Report, _report),
     "generate": Command(options.Generate, _generate),

@@ -26,6 +26,25 @@ class Train(ExperimentConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class Cost(ExperimentConfig):
+    """Print what a training run would cost, before it; flags as `uets train`."""
+
+    recipe: str = ""
+    """Name of a recipe in experiments/recipes, or a JSON file (also config.json)."""
+    device: str = ""
+    """Names in the table of devices, with commas between them, or all; empty: this
+    machine's own, or cpu."""
+    mfu: float = 0.0
+    """Share of the peak FLOP/s that the matmuls reach; 0: as the table has it."""
+    devices: str = ""
+    """Table of your own devices, a JSON file as uets_jax/measure/devices.json."""
+    compile: bool = False
+    """Compile the step here, for its exact memory."""
+    json: bool = False
+    """Print JSON, not a table."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Eval:
     """Measure the loss of a trained model; prints JSON."""
 
@@ -41,12 +60,15 @@ class Eval:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Write one HTML page about one run or several."""
+    """Write one page about one run or several, as HTML and as Markdown."""
 
     dirs: tuple[str, ...]
     """Directories of the runs."""
     out: str = ""
-    """File; empty: report.html, in the directory of the run if it is one."""
+    """File; empty: report.html, in the directory of the run if it is one. The same in
+    Markdown is written beside it."""
+    base: str = ""
+    """Run that ratios are taken to: its directory or name; empty: the first."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,3 +72,25 @@ def test_smoothing_keeps_length_range_and_the_first_value(values, half):
 def test_smoothing_leaves_a_straight_line_alone():
     line = [2.0 * i for i in range(40)]
     assert scale.smooth(line, 4)[:36] == pytest.approx(line[:36])
+
+
+def test_a_running_mean_keeps_the_costs_and_a_short_curve():
+    points = [(float(i), (-1.0) ** i) for i in range(600)]
+    means = scale.running_mean(points)
+    assert [x for x, _ in means] == [x for x, _ in points]
+    assert max(abs(y) for _, y in means[100:]) < 0.1
+    assert scale.running_mean(points[:3]) == points[:3]
+    assert scale.running_mean([]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(1, 1.0), (2.5, 2.5), (-1e-200, 0.0), (1e101, None), (10**400, None)],
+)
+def test_numbers_that_can_be_drawn(value, number):
+    assert scale.number(value) == number
+
+
+@pytest.mark.parametrize("value", [None, True, "1", [1], float("nan"), float("inf")])
+def test_all_else_is_no_number(value):
+    assert scale.number(value) is None

@@ -64,7 +64,8 @@ def test_ratios_are_base_over_run():
 
 
 def test_columns_without_any_value_are_left_out():
-    [table, *_] = tables.comparison([run(tokens=1), run("b")])
+    table, *_ = tables.comparison([run(tokens=1), run("b")])
+    assert isinstance(table, Table)
     assert table.head == ["run", "tokens"]
 
 

@@ -1,12 +1,15 @@
 """Curves in figures."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from uets_jax.report import values
 from uets_jax.report.blocks import DASH
 from uets_jax.report.run import Run
+
+figures: Any = values.values
 
 
 def run(records, name="a") -> Run:
@@ -24,7 +27,7 @@ def line(count, slope=-0.01, cost=1):
 def test_one_run_has_ten_rows_up_to_its_last_step():
     records = line(40)
     records.append({"step": 20, "valid_loss": 4.75, "bits_per_byte": 1.5})
-    [table] = values.values([run(records)])
+    [table] = figures([run(records)])
     assert [row[0].text for row in table.rows] == [str(4 * n) for n in range(1, 11)]
     head = ["step", "training loss", "tokens", "validation loss", "bits per byte"]
     assert list(table.head) == head
@@ -34,7 +37,7 @@ def test_one_run_has_ten_rows_up_to_its_last_step():
 
 def test_several_runs_stand_at_equal_cost_and_end_where_they_end():
     runs = [run(line(40)), run(line(20, slope=-0.02), "b")]
-    _, table = values.values(runs)
+    _, table = figures(runs)
     assert table.name == "loss at equal tokens"
     assert [row[0].text for row in table.rows][:2] == ["400", "800"]
     shown = [[cell.text for cell in row[1:]] for row in table.rows]
@@ -44,7 +47,7 @@ def test_several_runs_stand_at_equal_cost_and_end_where_they_end():
 
 def test_values_between_two_points_are_interpolated():
     runs = [run(line(40)), run(line(13, cost=4), "b")]
-    _, table = values.values(runs)
+    _, table = figures(runs)
     top = 5200
     for i, row in enumerate(table.rows[:6]):
         tokens = top * (i + 1) / 10
@@ -54,12 +57,12 @@ def test_values_between_two_points_are_interpolated():
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_no_loss_is_no_table(count):
     empty = [run([{"step": 1}, {"event": "x"}], str(n)) for n in range(count)]
-    assert values.values(empty) == []
+    assert figures(empty) == []
     assert values.sparklines(empty) == ""
 
 
 def test_a_run_with_validations_only_has_their_curve():
-    [table] = values.values([run([{"step": 5, "valid_loss": 3.0}])])
+    [table] = figures([run([{"step": 5, "valid_loss": 3.0}])])
     assert table.rows[0][1].text == "3.000"
 
 

@@ -57,6 +57,8 @@ def peak(
     """
     jaxpr, tape = program.jaxpr, Tape(frozenset(unwritten))
     results = tape.play(jaxpr, [tape.new(v.aval) for v in jaxpr.invars])
+    for result in results:
+        tape.sizes[result] = 0  # among the outputs
     form = lambda v: (v.aval.shape, v.aval.dtype)
     size = lambda variables: sum(nbytes(*form(v)) for v in variables)
     gifts = [*donated] or [False] * len(jaxpr.invars)
@@ -137,7 +139,9 @@ class _Lives:
 
     def _reused(self, op: Op, dying: list[int]) -> int:
         """Bytes of the results that take the buffer of an operand."""
-        bytes_ = sum(self.sizes[a] for a, _ in op.carries if a in dying)
+        bytes_ = sum(
+            min(self.sizes[a], self.sizes[b]) for a, b in op.carries if a in dying
+        )
         if op.in_place:
             free = [self.sizes[v] for v in dying if v not in op.writes]
             for w in op.writes:

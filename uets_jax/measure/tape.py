@@ -46,7 +46,7 @@ class Op(NamedTuple):
 
     turns:   of a loop, its turn; of a cond, its branches.
     carries: a loop's values before its first and after its last turn.
-    leading: it reduces axis 0.
+    leading: it reduces axis 0, but not all.
     """
 
     name: str
@@ -144,7 +144,8 @@ class Tape:
 
     def _append(self, eqn: Any, name: str, reads: Sequence[int]) -> list[int]:
         written = [self.new(v.aval) for v in eqn.outvars]
-        leading = name.startswith("reduce_") and 0 in eqn.params.get("axes", ())
+        axes = eqn.params.get("axes", ()) if name.startswith("reduce_") else ()
+        leading = 0 in axes and len(axes) < eqn.invars[0].aval.ndim
         self.ops.append(Op(name, tuple(reads), tuple(written), leading=leading))
         return written
 

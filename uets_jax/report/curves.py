@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from uets_jax.report.axis import Axis
 from uets_jax.report.blocks import Note
 from uets_jax.report.events import MARKED, marks
+from uets_jax.report.figures import pairs
 from uets_jax.report.markup import escape, render
-from uets_jax.report.run import Run, pairs
+from uets_jax.report.run import Run
 from uets_jax.report.scale import running_mean
 from uets_jax.report.style import COLORS
 from uets_jax.report.svg import Series, chart

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from uets_jax.report import units
 from uets_jax.report.blocks import DASH, TIMES, Block, Cell, Note, Table, cell, filled
-from uets_jax.report.run import Run, number, pairs
-from uets_jax.report.scale import Point
-from uets_jax.report.svg import Mark
+from uets_jax.report.figures import pairs
+from uets_jax.report.marks import Mark
+from uets_jax.report.run import Run
+from uets_jax.report.scale import Point, number
 
 MARKED = ("growth", "resume", "rollback", "skip")  # these stand on the curves
 SINGLE = {"growth": 20, "resume": 20, "rollback": 20, "stopped": 20}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from uets_jax.report import curves, events, facts, ledger, tables, units, values
+from uets_jax.report import curves, events, facts, ledger, phases, tables, units, values
 from uets_jax.report.blocks import (
     DASH,
     Block,
@@ -11,7 +11,9 @@ from uets_jax.report.blocks import (
     Section,
     Tile,
 )
-from uets_jax.report.run import Run, figure, number
+from uets_jax.report.figures import figure
+from uets_jax.report.run import Run
+from uets_jax.report.scale import number
 
 
 def page(runs: Sequence[Run], base: int = 0) -> Page:
@@ -32,7 +34,7 @@ def page(runs: Sequence[Run], base: int = 0) -> Page:
             Section("Events", events.events(runs)),
             Section("Optimization", [Picture(lambda: curves.step_charts(runs))]),
             Section("Where the compute went", ledger.costs(runs, base)),
-            Section("Speed", ledger.phases(runs)),
+            Section("Speed", phases.phases(runs)),
             Section("Memory and energy", ledger.resources(runs, base)),
             Section("Generated text", facts.samples(runs)),
             Section("Settings", facts.settings(runs, base)),

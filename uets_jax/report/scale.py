@@ -3,9 +3,11 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Point = tuple[float, float]
+PLAIN = (int, float)  # types of what can be drawn
+HUGE, TINY = 1e100, 1e-100
 MINUTE, HOUR = 60.0, 3600.0
 COARSE_TIMES = tuple(
     [10.0**k for k in range(-9, 2)]
@@ -18,6 +20,16 @@ FINE_TIMES = tuple(
     + [m * MINUTE for m in (1, 2, 5, 10, 20, 30)]
     + [m * HOUR * 10.0**k for k in range(8) for m in (1, 2, 5)]
 )
+
+
+def number(value: Any) -> float | None:
+    """`value` where it is a number that can be drawn, else None.
+
+    Beyond `HUGE` a loss is as good as infinite, below `TINY` it is 0.
+    """
+    if type(value) not in PLAIN or not -HUGE < value < HUGE:
+        return None
+    return float(value) if abs(value) > TINY else 0.0
 
 
 class Scale(NamedTuple):

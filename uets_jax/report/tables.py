@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 
 from uets_jax.report import units
 from uets_jax.report.blocks import DASH, Block, Cell, Note, Table, cell, filled, ratio
+from uets_jax.report.figures import figure, last
 from uets_jax.report.ledger import joules
-from uets_jax.report.run import Run, figure, last, number
+from uets_jax.report.run import Run
+from uets_jax.report.scale import number
 
 Format = Callable[[float], str]
 COLUMNS: tuple[tuple[str, str, Format], ...] = (

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from uets_jax.errors import UserError, nearest
-from uets_jax.report.sinks import Sink, TensorBoard, WandB, forget_wandb, one_line
+from uets_jax.report.sinks import Sink, TensorBoard, one_line
+from uets_jax.report.wandb_sink import WandB, forget_wandb
 
 QUEUE = 2000  # records that may wait for a sink; more are dropped
 CLOSE_SECONDS = 5.0

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from uets_jax.report import units
 from uets_jax.report.blocks import Block, Cell, Note, Table, cell, filled
+from uets_jax.report.figures import pairs
 from uets_jax.report.ledger import joules
-from uets_jax.report.run import Run, pairs
+from uets_jax.report.run import Run
 from uets_jax.report.scale import Point, running_mean
 
 ROWS, BARS = 10, 48
