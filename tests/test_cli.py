@@ -72,7 +72,7 @@ def calls(monkeypatch):
         evaluate_run=note({"loss": 2.5}),
         generate_run=note("once upon a time"),
     )
-    room("uets_jax.report.html", write_report=note(Path("report.html")))
+    room("uets_jax.report.html", write_reports=note([Path("a.html"), Path("a.md")]))
     room("uets_jax.data.store", write_store=note(STORE))
     return seen
 
@@ -153,6 +153,14 @@ WRONG = [
     ("train --recipe tiny --resume .", "--recipe: can't be combined"),
     ("eval absent", "'absent': no such directory"),
     ("report absent", "'absent': no such directory"),
+    ("cost --device h10", "unknown device 'h10': did you mean 'h100'?"),
+    ("cost --device cpu,", "unknown device ''"),
+    ("cost --devices absent.json", "absent.json"),
+    ("cost --mfu 1.5", "--mfu"),
+    ("cost --mfu nan", "--mfu"),
+    ("cost --model.depth 0", "model.depth"),
+    ("cost --out there", "--out"),
+    ("cost --data.source files:absent", "'absent' matches no file"),
     ("generate absent", "'absent': no such directory"),
     ("eval absent --tokens=-1", "--tokens"),
     ("generate absent --tokens 0", "--tokens"),
@@ -261,54 +269,54 @@ def test_an_out_that_is_no_directory_is_refused(capsys, calls, elsewhere):
     assert calls == []
 
 
-def test_dry_run_prints_the_plan_and_trains_nothing(capsys, calls, monkeypatch):
-    from uets_jax.measure import flops
-
-    cost = {"params": 12_345, "tokens": 1, "flops_per_token": 6.0, "flops": 7.5e15}
-    monkeypatch.setattr(flops, "describe", lambda config: cost)
-    argv = [
-        "train",
-        "--recipe",
-        "tiny",
-        "--train.steps",
-        "10",
-        "--out",
-        "there",
-        "--dry-run",
-    ]
-    assert cli.main(argv) == 0
-    plan = capsys.readouterr().out
-    for part in ("tiny", "builtin", "12,345", "256 per step", "2,560", "7.5e+15"):
-        assert part in plan
-    for part in ("muon", "there", "devices"):
-        assert part in plan
-    assert calls == []
+def test_dry_run_prints_the_plan_and_trains_nothing(capsys, monkeypatch):
+    monkeypatch.delattr("uets_jax.train.loop.train")
+    argv = ["train", "--recipe", "tiny", "--train.steps", "10", "--out", "there"]
+    assert cli.main([*argv, "--dry-run"]) == 0
+    page = capsys.readouterr().out
+    for part in ("builtin", "256 per step x 10 steps = 2,560", "muon", "there"):
+        assert part in page
+    for part in ("parameters", "evaluation", "activations", "cpu ", "$", "J ", "MFU"):
+        assert part in page
     assert not Path("there").exists()
 
 
-def test_dry_run_counts_the_embedding_if_the_tokenizer_tells(capsys):
-    for tokenizer, known in (("bytes", True), ("bpe:300", True), ("a.json", False)):
-        argv = ["train", "--dry-run", "--data.tokenizer", tokenizer]
-        assert cli.main(argv) == 0
-        assert ("not counted" not in capsys.readouterr().out) is known
+def test_dry_run_and_cost_say_the_same(capsys):
+    assert cli.main(["train", "--recipe", "tiny", "--dry-run"]) == 0
+    planned = capsys.readouterr().out.splitlines()
+    assert cli.main(["cost", "--recipe", "tiny"]) == 0
+    priced = capsys.readouterr().out.splitlines()
+    assert [line for line in planned if not line.startswith("output")] == priced
 
 
-def test_dry_run_of_a_token_store_takes_its_tokenizer(capsys, elsewhere):
-    text = "".join(f"line {i}\n" for i in range(20))
-    for name in "abc":
-        (elsewhere / f"{name}.txt").write_text(name + text)
-    argv = ["tokenize", "files:*.txt", "store", "--tokenizer", "bpe:270"]
+def test_cost_has_a_row_for_each_device(capsys):
+    argv = ["cost", "--recipe", "tiny", "--device", "rtx3070, h100", "--mfu=0.5"]
     assert cli.main(argv) == 0
-    capsys.readouterr()
-    argv = ["train", "--dry-run", "--data.tokenizer", "bpe:4096"]
-    assert cli.main([*argv, "--data.source", "tokens:store"]) == 0
-    stored = capsys.readouterr().out
-    assert "tokens:store, tokenizer bpe:270\n" in stored
-    argv = ["train", "--dry-run", "--data.tokenizer", "bpe:270"]
-    assert cli.main(argv) == 0
-    page = capsys.readouterr().out
-    [model] = [line for line in page.splitlines() if line.startswith("model")]
-    assert model in stored
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    shares = {row[0]: row[1] for row in rows if row and row[0] in ("rtx3070", "h100")}
+    assert shares == {"rtx3070": "50%", "h100": "50%"}
+
+
+def test_cost_prints_json_and_reads_a_table_of_devices(capsys, elsewhere):
+    shipped = json.loads((ROOT / "uets_jax/measure/devices.json").read_text())
+    own = {**shipped[0], "name": "mine", "watts": 1000.0}
+    (elsewhere / "mine.json").write_text(json.dumps([own]))
+    argv = ["cost", "--recipe", "tiny", "--devices", "mine.json", "--json"]
+    assert cli.main([*argv, "--device", "mine,cpu"]) == 0
+    mine, cpu = json.loads(capsys.readouterr().out)["devices"]
+    assert mine["joules"] / cpu["joules"] == pytest.approx(1000 / shipped[0]["watts"])
+    assert mine["fits"]
+    assert mine["flops"] == cpu["flops"]
+
+
+def test_cost_of_all_devices(capsys, monkeypatch):
+    from uets_jax.measure import devices
+    from uets_jax.train import plan
+
+    monkeypatch.setattr(plan, "make_plan", lambda config, chosen, *_: [*chosen])
+    monkeypatch.setattr(plan, "text", lambda found: " ".join(d.name for d in found))
+    assert cli.main(["cost", "--device", "all"]) == 0
+    assert capsys.readouterr().out.split() == [*devices.read()]
 
 
 @pytest.mark.parametrize(
@@ -358,15 +366,16 @@ def test_generate_prints_the_text(capsys, calls, run):
     assert capsys.readouterr().out == "once upon a time\n"
 
 
-def test_report_chooses_its_file(calls, run):
+def test_report_chooses_its_file(capsys, calls, run):
     a, out = str(run), "x.html"
-    for argv in ([a], [a, a], [a, "--out", out], ["--out=" + out, a, a]):
+    for argv in ([a], [a, a], [a, "--out", out], ["--out=" + out, a, a, "--base", "b"]):
         assert cli.main(["report", *argv]) == 0
+    assert capsys.readouterr().out.split() == ["a.html", "a.md"] * 4
     assert calls == [
-        ([run], run / "report.html"),
-        ([run, run], Path("report.html")),
-        ([run], Path(out)),
-        ([run, run], Path(out)),
+        ([run], run / "report.html", ""),
+        ([run, run], Path("report.html"), ""),
+        ([run], Path(out), ""),
+        ([run, run], Path(out), "b"),
     ]
 
 

@@ -104,3 +104,11 @@ def test_own_parts_are_traced(found, tiny, program):
     more = estimate(tiny, find("cpu"), {"forward": twice})
     ratio = more.flops["evaluation"] / found.flops["evaluation"]
     assert ratio == pytest.approx(2, rel=0.01)
+
+
+def test_cudnn_can_be_estimated_but_not_compiled_here(tiny):
+    model = dataclasses.replace(tiny.model, attention="cudnn")
+    config = dataclasses.replace(tiny, model=model)
+    assert estimate(config, find("h100")).memory_bytes > 0
+    with pytest.raises(UserError, match="cudnn needs an NVIDIA GPU"):
+        estimate(config, find("h100"), compile=True)

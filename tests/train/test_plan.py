@@ -7,6 +7,7 @@ from uets_jax.config import DataConfig, MeshConfig
 from uets_jax.data.store import prepare, write_store
 from uets_jax.errors import UserError
 from uets_jax.measure.devices import find
+from uets_jax.train.footprint import Fit
 from uets_jax.train.plan import as_json, make_plan, text, text_of
 
 
@@ -17,10 +18,22 @@ def own(tiny, corpus):
     return dataclasses.replace(tiny, data=data)
 
 
-def test_the_text_has_a_row_for_each_device(own, tmp_path):
-    plan = make_plan(own, [find("cpu"), find("h100")])
-    page = text(plan, tmp_path)
-    lines = page.splitlines()
+@pytest.fixture(scope="module")
+def plan(own):
+    """Of a CPU, a card that is too small for the batch, and one that is for any."""
+    cpu = find("cpu")
+    small = dataclasses.replace(cpu, name="small", memory_bytes=2e6)
+    none = dataclasses.replace(cpu, name="none", memory_bytes=1e6)
+    with pytest.MonkeyPatch.context() as patch:
+        mend = {"small": Fit(4, True, 10**6), "none": None}
+        patch.setattr("uets_jax.train.plan.fits", lambda c, d: mend[d.name])
+        largest = {"cpu": 99, "small": 6, "none": 0}
+        patch.setattr("uets_jax.train.plan.largest_batch", lambda c, d: largest[d.name])
+        return make_plan(own, [cpu, small, none], mfu=0.5)
+
+
+def test_the_text_has_a_row_for_each_device(plan, tmp_path):
+    lines = text(plan, tmp_path).splitlines()
     rows = {line.split()[0]: line for line in lines if line}
     assert f"{plan.offers[0].estimate.parameters:,} parameters" in rows["model"]
     assert "256 per step x 8 steps = 2,048" in rows["tokens"]
@@ -28,33 +41,27 @@ def test_the_text_has_a_row_for_each_device(own, tmp_path):
     assert "activations" in rows["memory"]
     assert "(estimate)" in rows["memory"]
     assert str(tmp_path) in rows["output"]
-    for name in ("cpu", "h100"):
-        assert "yes; up to batch" in rows[name]
-        assert "$" in rows[name]
+    assert rows["cpu"].endswith("yes; up to batch 99")
+    assert "$" in rows["cpu"]
     assert "output" not in text(plan).split()
 
 
-def test_the_json_holds_what_the_text_says(own):
-    plan = make_plan(own, [find("cpu")], mfu=0.5)
+def test_a_card_that_is_too_small_is_told_how(plan):
+    assert [offer.fits for offer in plan.offers] == [True, False, False]
+    page = text(plan)
+    assert "with --train.microbatches 4 --model.remat, or batch 6\n" in page
+    assert "no: take a smaller model or batch" in page
+
+
+def test_the_json_holds_what_the_text_says(plan):
     found = json.loads(as_json(plan))
-    [row] = found["devices"]
-    estimate = plan.offers[0].estimate
+    row, small, none = found["devices"]
     assert (found["name"], found["vocab"]) == ("tiny", 64)
     assert (row["device"], row["mfu"], row["fits"]) == ("cpu", 0.5, True)
-    assert row["flops"] == estimate.flops
-    assert row["fits_with"] is None
-    assert row["largest_batch"] > own.train.batch
-
-
-def test_a_card_that_is_too_small_is_told_how(own):
-    whole = make_plan(own, [find("cpu")]).offers[0].estimate.memory_bytes
-    small = dataclasses.replace(find("cpu"), memory_bytes=0.6 * whole)
-    plan = make_plan(own, [small])
-    [offer] = plan.offers
-    assert not offer.fits
-    assert f"with --train.microbatches {offer.mend[0]}" in text(plan)
-    none = dataclasses.replace(find("cpu"), memory_bytes=1000)
-    assert "no: take a smaller model or batch" in text(make_plan(own, [none]))
+    assert row["flops"] == plan.offers[0].estimate.flops
+    assert [d["largest_batch"] for d in (row, small, none)] == [99, 6, 0]
+    assert row["fits_with"] is none["fits_with"] is None
+    assert small["fits_with"] == {"microbatches": 4, "remat": True}
 
 
 def test_several_devices_are_named(own):
@@ -69,12 +76,18 @@ def test_several_devices_are_named(own):
 )
 def test_the_vocabulary_is_known_if_the_tokenizer_tells(own, tokenizer, vocab):
     data = dataclasses.replace(own.data, tokenizer=tokenizer)
+    assert text_of(data) == (tokenizer, vocab, None)
+
+
+def test_an_unknown_vocabulary_counts_as_one_row(own, plan):
+    data = dataclasses.replace(own.data, tokenizer="absent.json")
     model = dataclasses.replace(own.model, vocab=0)
     config = dataclasses.replace(own, data=data, model=model)
-    plan = make_plan(config, [find("cpu")])
-    assert plan.vocab == vocab
-    assert ("embedding not counted" in text(plan)) is (vocab == 0)
-    assert json.loads(as_json(plan))["vocab"] == (vocab or None)
+    unknown = make_plan(config, [find("cpu")])
+    tables = 2 * 64 * own.model.width
+    known = plan.offers[0].estimate.parameters
+    assert f"{known - tables:,} parameters, embedding not counted" in text(unknown)
+    assert json.loads(as_json(unknown))["vocab"] is None
 
 
 def test_a_tokenizer_file_and_a_token_store_are_looked_at(own, tmp_path):

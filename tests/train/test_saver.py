@@ -110,3 +110,40 @@ def test_leaving_waits_for_the_last_save(tmp_path, state):
             writer.save(state, {**RECORD, "step": step})
     assert checkpoint.steps(tmp_path) == [3]
     assert [t for t in threading.enumerate() if t.name.startswith("checkpoint")] == []
+
+
+def test_a_kill_while_an_old_checkpoint_is_dropped_leaves_no_half_of_it(
+    tmp_path, state, monkeypatch
+):
+    class KilledError(BaseException):
+        pass
+
+    def killed(path):
+        next(path.rglob("manifest.json")).unlink()
+        raise KilledError
+
+    saver.save(tmp_path, state, {**RECORD, "step": 1}, keep=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(saver.shutil, "rmtree", killed)
+        with pytest.raises(KilledError):
+            saver.save(tmp_path, state, {**RECORD, "step": 2}, keep=1)
+    assert checkpoint.steps(tmp_path) == [2]
+    checkpoint.verify(tmp_path / "00000002")
+    checkpoint.sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["00000002"]
+
+
+def test_a_full_disk_is_told_once_and_shortly(tmp_path, state, caplog, monkeypatch):
+    from orbax.checkpoint import v1 as ocp
+
+    class Lost:
+        def result(self):
+            import absl.logging
+
+            absl.logging.error("_SignalingThread.run() raised an exception: x")
+            raise ValueError("RESOURCE_EXHAUSTED: d: No space left on device [28]")
+
+    monkeypatch.setattr(ocp, "save_async", lambda path, state: Lost())
+    with pytest.raises(UserError, match=r"written \(No space left on device\); make"):
+        saver.save(tmp_path, state, {**RECORD, "step": 1})
+    assert "raised an exception" not in caplog.text

@@ -10,26 +10,25 @@ from typing import Any, NamedTuple
 
 from jax.extend.core import Literal
 
-# operations that XLA leaves alone: their operands lie in memory, and so does the result
-_WHOLE = {
+# beginnings of names: operations that XLA leaves alone, so that operands and result
+# lie in memory
+_WHOLE = (
     "cholesky",
     "cond",
-    "conv_general_dilated",
-    "cummax",
-    "cumprod",
-    "cumsum",
-    "dot_general",
+    "conv_general",
+    "cum",
+    "dot_",
     "eigh",
     "qr",
-    "ragged_dot_general",
+    "ragged_dot",
     "scan",
+    "scatter",
     "sort",
     "svd",
     "top_k",
     "triangular_solve",
     "while",
-}
-_WHOLE_TOO = ("dot_product_attention", "scatter")  # by the start of the name
+)
 _OWN = ("arg", "gather", "reduce_")  # only the result lies in memory
 _MOVES = {"concatenate", "gather", "pad", "relayout", "rev", "transpose"}
 _VIEWS = {"expand_dims", "reshape", "sharding_constraint", "squeeze", "stop_gradient"}
@@ -59,7 +58,7 @@ class Op(NamedTuple):
     @property
     def whole(self) -> bool:
         """Its operands need buffers."""
-        return self.name in _WHOLE or self.name.startswith(_WHOLE_TOO) or self.leading
+        return self.leading or self.name.startswith(_WHOLE)
 
     @property
     def owns(self) -> bool:
@@ -150,7 +149,7 @@ class Tape:
         return written
 
     def _scattered(self, reads: list[int]) -> tuple[Op, int] | None:
-        """The scatter and x, of x + scatter(0, ...), which is scatter(x, ...) to XLA."""
+        """The scatter and x of x + scatter(0, ...); XLA makes it scatter(x, ...)."""
         for one, other in (reads, reads[::-1]):
             if one in self._scatters and self.sizes[one] == self.sizes[other]:
                 return self._scatters[one], other
@@ -171,7 +170,7 @@ class Tape:
     def _loop(self, eqn: Any, reads: list[int]) -> list[int]:
         bodies, before, carries = _LOOPS[eqn.primitive.name](eqn.params)
         written = [self.new(v.aval) for v in eqn.outvars]
-        turns = tuple(self._turn(body.jaxpr, n, carries) for body, n in bodies)
+        turns = tuple(self._turn(body, n, carries) for body, n in bodies)
         kept = reads[before : before + carries]
         pairs = tuple(zip(kept, written[: len(kept)], strict=True))
         name = eqn.primitive.name
@@ -179,7 +178,7 @@ class Tape:
         return written
 
     def _turn(self, jaxpr: Any, consts: int, carries: int) -> Turn:
-        tape = Tape(self.unwritten)
+        jaxpr, tape = getattr(jaxpr, "jaxpr", jaxpr), Tape(self.unwritten)
         given = [tape.new(v.aval) for v in jaxpr.invars]
         results = tape.play(jaxpr, given)
         carry, slices = given[consts : consts + carries], given[consts + carries :]
@@ -187,18 +186,23 @@ class Tape:
 
 
 def _while(p: dict[str, Any]) -> tuple[Any, int, int]:
-    carries = len(p["body_jaxpr"].jaxpr.outvars)
+    body = getattr(p["body_jaxpr"], "jaxpr", p["body_jaxpr"])
     before = p["cond_nconsts"] + p["body_nconsts"]
-    return [(p["body_jaxpr"], p["body_nconsts"])], before, carries
+    return [(body, p["body_nconsts"])], before, len(body.outvars)
+
+
+def _scan(p: dict[str, Any]) -> tuple[Any, int, int]:
+    if "ft_in" in p:  # jax 0.12
+        consts, carry, _ = map(len, p["ft_in"].unpack())
+    else:
+        consts, carry = p["num_consts"], p["num_carry"]
+    return [(p["jaxpr"], consts)], consts, carry
+
+
+def _cond(p: dict[str, Any]) -> tuple[Any, int, int]:
+    inputs = lambda branch: len(getattr(branch, "jaxpr", branch).invars)
+    return [(branch, inputs(branch)) for branch in p["branches"]], 0, 0
 
 
 # ((jaxpr of a turn, its constants) ..., operands before the carry, carries)
-_LOOPS = {
-    "cond": lambda p: ([(b, len(b.jaxpr.invars)) for b in p["branches"]], 0, 0),
-    "scan": lambda p: (
-        [(p["jaxpr"], p["num_consts"])],
-        p["num_consts"],
-        p["num_carry"],
-    ),
-    "while": _while,
-}
+_LOOPS = {"cond": _cond, "scan": _scan, "while": _while}

@@ -11,21 +11,15 @@ from typing import Any
 import jax
 
 from uets_jax.build import build
-from uets_jax.config import ExperimentConfig, window_length
+from uets_jax.config import ExperimentConfig, MeshConfig, window_length
 from uets_jax.data.windows import window_count
 from uets_jax.errors import UserError
 from uets_jax.measure.devices import Device
 from uets_jax.measure.jaxpr import Cost, count
 from uets_jax.step import Program
-from uets_jax.train.executable import evaluation_cost, trace_step
-from uets_jax.train.footprint import (
-    axes,
-    compiled_bytes,
-    one_device,
-    step_memory,
-    traceable,
-)
-from uets_jax.train.mesh import abstract_state
+from uets_jax.train.executable import evaluation_cost, executable, trace_step
+from uets_jax.train.footprint import axes, one_device, step_memory, traceable
+from uets_jax.train.mesh import abstract_state, make_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,3 +124,20 @@ def run_costs(
     evaluation = evaluation_cost(program, one_device(), config)
     costs = {name: cost * t.steps for name, cost in once.items()}
     return {**costs, "evaluation": evaluation * (batches * times)}
+
+
+def compiled_bytes(
+    config: ExperimentConfig, overrides: Mapping[str, Any] | None = None
+) -> int:
+    """Peak per device as XLA has it, after compiling the step on this machine.
+
+    Raises:
+      UserError: where XLA doesn't say, or the machine lacks the config's devices.
+    """
+    if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
+        raise UserError("model.attention: cudnn needs an NVIDIA GPU; use auto or xla")
+    mesh = make_mesh(MeshConfig(**axes(config)))
+    found = executable(build(config, overrides), mesh, config).bytes["step_peak"]
+    if found is None:
+        raise UserError("--compile: XLA says nothing about memory on this machine")
+    return found

@@ -23,7 +23,7 @@ from uets_jax.measure.memory import Memory, peak
 from uets_jax.measure.tape import nbytes
 from uets_jax.models.axes import axes_of
 from uets_jax.step import Program
-from uets_jax.train.executable import executable, trace_step
+from uets_jax.train.executable import trace_step
 from uets_jax.train.mesh import abstract_state, leaf_spec, make_mesh
 
 _AXES = ("data", "fsdp", "tensor")
@@ -158,23 +158,6 @@ def axes(config: ExperimentConfig) -> dict[str, int]:
 def one_device() -> Mesh:
     """A mesh of the first device: programs are traced as if they ran on it."""
     return make_mesh(MeshConfig(data=1))
-
-
-def compiled_bytes(
-    config: ExperimentConfig, overrides: Mapping[str, Any] | None = None
-) -> int:
-    """Peak per device as XLA has it, after compiling the step on this machine.
-
-    Raises:
-      UserError: where XLA doesn't say, or the machine lacks the config's devices.
-    """
-    if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
-        raise UserError("model.attention: cudnn needs an NVIDIA GPU; use auto or xla")
-    mesh = make_mesh(MeshConfig(**axes(config)))
-    found = executable(build(config, overrides), mesh, config).bytes["step_peak"]
-    if found is None:
-        raise UserError("--compile: XLA says nothing about memory on this machine")
-    return found
 
 
 @functools.lru_cache(maxsize=256)

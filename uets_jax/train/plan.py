@@ -57,14 +57,6 @@ class Plan:
     vocab: int  # 0: not known before the tokenizer is read
     offers: tuple[Offer, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "name": self.config.name,
-            "vocab": self.vocab or None,
-            "devices": [offer.to_dict() for offer in self.offers],
-        }
-
 
 def make_plan(
     config: ExperimentConfig,
@@ -154,7 +146,8 @@ def text(plan: Plan, out: Path | None = None) -> str:
         "optimizer": f"{o.name}, learning rate {o.learning_rate:g} ({o.schedule})",
         "tokens": f"{per_step:,} per step x {t.steps:,} steps = {found.tokens:,}",
         "FLOPs": f"{_parts(found.flops, units.flops)}",
-        "memory": f"{_parts(found.memory, units.memory)}{_each(found)}",
+        "memory": f"{_parts(found.memory, units.memory)} ({found.memory_source}"
+        + (f", on each of {found.devices} devices)" if found.devices > 1 else ")"),
         **({} if out is None else {"output": str(out)}),
     }
     lines = [f"{name:<11}{value}" for name, value in rows.items()]
@@ -163,18 +156,15 @@ def text(plan: Plan, out: Path | None = None) -> str:
 
 def as_json(plan: Plan) -> str:
     """The plan as indented JSON."""
-    return json.dumps(plan.to_dict(), indent=2)
+    devices = [offer.to_dict() for offer in plan.offers]
+    head = {"name": plan.config.name, "vocab": plan.vocab or None}
+    return json.dumps({**head, "devices": devices}, indent=2)
 
 
 def _parts(amounts: dict[str, int], form: Any) -> str:
     """`9 KiB: parameters 4 KiB, activations 5 KiB`."""
     each = (f"{k.replace('_', '/')} {form(v)}" for k, v in amounts.items() if v)
     return f"{form(sum(amounts.values()))}: {', '.join(each)}"
-
-
-def _each(found: Estimate) -> str:
-    where = f", on each of {found.devices} devices" if found.devices > 1 else ""
-    return f" ({found.memory_source}{where})"
 
 
 def _table(offers: Sequence[Offer]) -> list[str]:

@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import contextlib
+import errno
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -32,6 +34,8 @@ class Saver:
         self.root, self.keep = root, keep
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
+        self._quiet = _Untold()
+        logging.getLogger("absl").addFilter(self._quiet)
 
     def save(self, state: PyTree, record: dict[str, Any]) -> Path:
         """Begins to write `root/<record["step"]>` from all processes."""
@@ -71,6 +75,7 @@ class Saver:
                 raise
         finally:
             self._thread.shutdown()
+            logging.getLogger("absl").removeFilter(self._quiet)
 
     def _temporary(self, name: str) -> Path:
         return self.root / f"{TEMPORARY}{name}"
@@ -84,12 +89,18 @@ class Saver:
             temporary, final = self._temporary(name), self.root / name
             _write_json(temporary / "record.json", record)
             _write_json(temporary / "manifest.json", checksums(temporary))
-            if final.exists():
-                shutil.rmtree(final)
+            self._drop(name)
             os.replace(temporary, final)
             older = [s for s in steps(self.root) if s != int(name)]
             for old in older[: len(older) - self.keep + 1]:
-                shutil.rmtree(self.root / f"{old:08d}")
+                self._drop(f"{old:08d}")
+
+    def _drop(self, name: str) -> None:
+        """Removes a checkpoint: first its name, so that a kill leaves no half of it."""
+        if (self.root / name).exists():
+            doomed = self.root / f"{TEMPORARY}old-{name}"
+            os.replace(self.root / name, doomed)
+            shutil.rmtree(doomed)
 
     @contextlib.contextmanager
     def _told(self, name: str) -> Iterator[None]:
@@ -98,10 +109,10 @@ class Saver:
         except (OSError, ValueError, RuntimeError) as error:
             if is_main():
                 sweep(self.root)
-            lines = str(error).splitlines() or [type(error).__name__]
             raise UserError(
-                f"{self.root / name}: the checkpoint could not be written ({lines[0]});"
-                " make room or choose another --out; earlier checkpoints are untouched"
+                f"{self.root / name}: the checkpoint could not be written "
+                f"({_reason(error)}); make room or choose another --out; earlier "
+                "checkpoints are untouched"
             ) from error
 
 
@@ -109,6 +120,21 @@ def save(root: Path, state: PyTree, record: dict[str, Any], keep: int = 2) -> Pa
     """Writes `root/<step>` and waits for it; see `Saver`."""
     with Saver(root, keep) as saver:
         return saver.save(state, record)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a few words; tensorstore tells it with all its paths."""
+    text = str(error)
+    if os.strerror(errno.ENOSPC) in text:
+        return os.strerror(errno.ENOSPC)
+    return (text.splitlines() or [type(error).__name__])[0]
+
+
+class _Untold(logging.Filter):
+    """Drops what orbax logs of errors that it raises as well."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "raised an exception" not in record.getMessage()
 
 
 def _write_json(path: Path, value: Any) -> None:
