@@ -41,10 +41,15 @@ def elsewhere(tmp_path, monkeypatch):
     return tmp_path
 
 
+class Calls(list):
+    """Main arguments; `given` has what else `train` was told."""
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """What the commands ask of the rooms below them, which are replaced."""
-    seen = []
+    seen, given = Calls(), []
+    seen.given = given
 
     def room(module: str, **functions):
         fake = types.ModuleType(module)
@@ -55,8 +60,9 @@ def calls(monkeypatch):
         __import__(parent)
         monkeypatch.setattr(sys.modules[parent], leaf, fake, raising=False)
 
-    def train(config, out, resume=False):
+    def train(config, out, resume=False, allow=(), profile=0):
         seen.append((config, out, resume))
+        given.append((list(allow), profile))
         return types.SimpleNamespace(summary=SUMMARY)
 
     def note(answer):
@@ -350,6 +356,30 @@ def test_resume_takes_the_stored_config_and_new_cadences(calls, run):
 def test_resume_takes_a_flag_that_changes_nothing(calls, run):
     assert cli.main(["train", "--resume", str(run), "--train.steps", "3"]) == 0
     assert calls[0][0].train.steps == 3
+
+
+def test_resume_passes_on_what_is_allowed(calls, run, capsys):
+    argv = ["train", "--resume", str(run), "--train.steps", "5", "--profile", "4"]
+    assert cli.main([*argv, "--allow", "train.steps, data.valid-source"]) == 0
+    assert calls[0][0].train.steps == 5
+    assert calls.given == [(["train.steps", "data.valid_source"], 4)]
+    assert cli.main(argv) == 2
+    assert "allow it with --allow train.steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "culprit"),
+    [
+        ("--processes 2", "--processes: needs --coordinator"),
+        ("--process 0", "--process: needs --coordinator"),
+        ("--coordinator localhost:1", "--process: -1 is not in [0, 0)"),
+        ("--coordinator localhost:1 --processes 2 --process 2", "2 is not in [0, 2)"),
+        ("--profile -1", "--profile"),
+    ],
+)
+def test_numbers_of_processes_that_do_not_fit(capsys, calls, line, culprit):
+    assert culprit in complaint(capsys, "train", *line.split())
+    assert calls == []
 
 
 def test_eval_prints_json(capsys, calls, run):

@@ -4,6 +4,7 @@ Each command is a dataclass of its flags and a function from what was given to w
 printed. Everything heavy is imported by the function that needs it.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
     0 done, 2 bad input or configuration, 3 the loss became NaN or infinite, 75 stopped
-    by a signal after saving, 130 interrupted, 141 the reader of the output went away.
+    by a signal after saving, 124 another process is stuck or gone, 130 interrupted, 141
+    the reader of the output went away.
     """
     try:
         _say(_dispatch(list(sys.argv[1:] if argv is None else argv)))
@@ -125,13 +127,16 @@ def _overview() -> str:
 
 def _train(given: dict[str, Any]) -> str:
     fields, own = _split(given)
+    _at_least(own, profile=0)
     resume, out = "resume" in own, None
+    allow = [w.strip().replace("-", "_") for w in own.get("allow", "").split(",")]
+    allow = [word for word in allow if word]
     if resume:
         for flag in ("recipe", "out"):
             if flag in own:
                 raise UserError(f"--{flag}: can't be combined with --resume")
         out = recipes.run_dir(own["resume"])
-        config = recipes.configure_resumed(fields, out)
+        config = recipes.configure_resumed(fields, out, allow)
     else:
         config = recipes.configure(fields, own.get("recipe"))
     if own.get("print_config"):
@@ -142,7 +147,24 @@ def _train(given: dict[str, Any]) -> str:
 
     from uets_jax.train import loop
 
-    return _summary(loop.train(config, out, resume=resume).summary, out)
+    with _joined(own):
+        profile = own.get("profile", 0)
+        result = loop.train(config, out, resume, allow=allow, profile=profile)
+    return _summary(result.summary, out)
+
+
+def _joined(own: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """Within, this process is one of several, if `--coordinator` says so."""
+    named = [flag for flag in ("processes", "process") if flag in own]
+    if "coordinator" not in own:
+        if named:
+            raise UserError(f"--{named[0]}: needs --coordinator HOST:PORT")
+        return contextlib.nullcontext()
+
+    from uets_jax.train import processes
+
+    numbers = (own.get("processes", 0), own.get("process", -1))
+    return processes.joined(own["coordinator"], *numbers)
 
 
 def _dry_run(config: ExperimentConfig, out: Path) -> str:

@@ -19,6 +19,17 @@ class Train(ExperimentConfig):
     """Directory of the run; empty: runs/NAME."""
     resume: str = ""
     """Directory of a run to continue, with its own configuration."""
+    allow: str = ""
+    """What a resume may change, with commas: fields (train.steps), groups (data),
+    overrides."""
+    profile: int = 0
+    """Steps to trace into OUT/profile, for Perfetto and TensorBoard."""
+    coordinator: str = ""
+    """Several processes: HOST:PORT of process 0, or auto on a cluster."""
+    processes: int = 0
+    """How many there are."""
+    process: int = -1
+    """Number of this one, from 0."""
     print_config: bool = False
     """Print the configuration as JSON and stop; a recipe of its own."""
     dry_run: bool = False

@@ -1,6 +1,7 @@
 """Values to a configuration and a directory: new runs, stored runs, their places."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from uets_jax.config import FREE_ON_RESUME, ExperimentConfig
 from uets_jax.errors import UserError, nearest
 from uets_jax.flags import spelled, value_at
 from uets_jax.models.presets import from_dict, read_config
+from uets_jax.train.sameness import allowed, check_allow
 from uets_jax.validation import validate
 
 # beside the package, in the repository as in an installation; not found by import,
@@ -21,19 +23,28 @@ def configure(values: dict[str, Any], recipe: str | None = None) -> ExperimentCo
     return validate(from_dict(nested(values), base))
 
 
-def configure_resumed(values: dict[str, Any], run: Path) -> ExperimentConfig:
+def configure_resumed(
+    values: dict[str, Any], run: Path, allow: Sequence[str] = ()
+) -> ExperimentConfig:
     """The config of a stored run, with the cadences that were given.
+
+    Args:
+      values: by dotted path.
+      run: directory of the run.
+      allow: fields or rooms that may change, too.
 
     Raises:
       UserError: for a value that would change the run.
     """
+    check_allow(allow)
     stored = read_config(run / "config.json")
     for path, value in values.items():
-        if path not in FREE_ON_RESUME and value != value_at(stored, path):
-            allowed = ", ".join(spelled(c) for c in FREE_ON_RESUME)
+        free = path in FREE_ON_RESUME or allowed(path, allow)
+        if not free and value != value_at(stored, path):
+            known = ", ".join(spelled(c) for c in FREE_ON_RESUME)
             raise UserError(
-                f"{spelled(path)}: can't be changed by --resume, only {allowed} can; "
-                "start a new run"
+                f"{spelled(path)}: can't be changed by --resume, only {known} can; "
+                f"allow it with --allow {path}, or start a new run"
             )
     return validate(from_dict(nested(values), stored))
 
