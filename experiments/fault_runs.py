@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from experiments.fault_checks import Failure, check
 from uets_jax.errors import EXIT_OK
 
 Row = dict[str, Any]
-Facts = dict[str, float]
+Facts = Mapping[str, float]
 
 ROOT = Path(__file__).parents[1]
 

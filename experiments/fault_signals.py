@@ -1,9 +1,11 @@
 """Signals: a run that is killed or told to stop goes on as if nothing had happened."""
 
+import functools
 import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +36,9 @@ def kill9(bench: Bench, trials: int) -> Row:
     reference = whole(bench)
 
     def trial(out: Path, rng: np.random.Generator) -> Facts:
-        moment = lambda: rng.uniform(0, reference.life)
-        while not (facts := _killed(bench, out, moment())):
-            remove(out)  # it had ended by itself
-        again = _killed(bench, out, moment()) if rng.integers(2) else {}
+        kill = functools.partial(_killed, bench, out)
+        facts = in_time(kill, out, reference.life, rng)
+        again = kill(rng.uniform(0, reference.life)) if rng.integers(2) else {}
         _go_on(bench, out)
         check_same(reference.path, out)
         return {
@@ -52,6 +53,21 @@ def kill9(bench: Bench, trials: int) -> Row:
         "before_first_checkpoint": total(facts, "early"),
         "steps_lost": worst(facts, "lost"),
     }
+
+
+def in_time(
+    act: Callable[[float], Facts], out: Path, longest: float, rng: np.random.Generator
+) -> Facts:
+    """Does something at a moment uniform over the life of a run.
+
+    Where it comes too late, which it says by {}, the run is begun anew: it lived for
+    less than that moment.
+    """
+    moment = rng.uniform(0, longest)
+    while not (facts := act(moment)):
+        remove(out)
+        moment = rng.uniform(0, moment)
+    return facts
 
 
 def _killed(bench: Bench, out: Path, moment: float) -> Facts:
@@ -98,8 +114,7 @@ def sigterm(bench: Bench, trials: int) -> Row:
     span = last.stat().st_mtime - (reference / "config.json").stat().st_mtime
 
     def trial(out: Path, rng: np.random.Generator) -> Facts:
-        while not (facts := _stopped(bench, out, rng.uniform(0, span))):
-            remove(out)  # all steps were done
+        facts = in_time(functools.partial(_stopped, bench, out), out, span, rng)
         _go_on(bench, out)
         check_same(reference, out)
         return facts

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 
+from experiments.fault_checks import Failure
 from experiments.fault_damage import damage
 from experiments.fault_devices import COUNTS, PAIRS, devices
 from experiments.fault_disk import disk_full
@@ -99,7 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench, failures = Bench(runs, runs / "cache", given.seed), 0
     for name in given.only or FAULTS:
         fault = FAULTS[name]
-        row = fault.act(bench, fault.trials if given.trials is None else given.trials)
+        try:
+            row = fault.act(bench, given.trials or fault.trials)
+        except Failure as error:
+            print(f"faults: error: {name}: no trial was made: {error}", file=sys.stderr)
+            return EXIT_FAILED
         failures += row["failures"]
         print(f"{record(row, bench, given.out)}: {row}", flush=True)
     return EXIT_FAILED if failures else EXIT_OK

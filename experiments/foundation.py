@@ -172,7 +172,9 @@ def row_of(name: str, summary: dict[str, Any]) -> dict[str, Any]:
         "seeds": 1,
         "params": summary["params"],
         "tokens": summary["tokens"],
-        "total_flops": sum(summary["flops"].get(c, 0) for c in ("forward_backward", "optimizer")),
+        "total_flops": sum(
+            summary["flops"].get(c, 0) for c in ("forward_backward", "optimizer")
+        ),
         "train_seconds": summary["seconds"]["train"],
     }
 

@@ -22,7 +22,8 @@ from uets_jax.build import build, initial_state
 from uets_jax.config import ExperimentConfig, OptimConfig, TrainConfig
 from uets_jax.errors import ENDS, EXIT_OK, exit_code
 from uets_jax.measure.flops import step_flops
-from uets_jax.measure.jaxpr import Cost, count
+from uets_jax.measure.jaxpr import count
+from uets_jax.measure.work import Cost
 from uets_jax.models.presets import model_config
 from uets_jax.step import train_step
 from uets_jax.types import Batch

@@ -44,6 +44,8 @@ def elsewhere(tmp_path, monkeypatch):
 class Calls(list):
     """Main arguments; `given` has what else `train` was told."""
 
+    given: list
+
 
 @pytest.fixture
 def calls(monkeypatch):

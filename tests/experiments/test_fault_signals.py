@@ -3,12 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import fault_signals
 from experiments.fault_checks import Failure
 from experiments.fault_runs import Bench, log
-from experiments.fault_signals import check_went_on, kill9, sigterm
+from experiments.fault_signals import check_went_on, in_time, kill9, sigterm
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,24 @@ def test_a_process_that_dies_of_sigterm_is_a_failure(bench, tmp_path, monkeypatc
     monkeypatch.setattr(fault_signals, "start", lambda *_: subprocess.Popen(sleep))
     with pytest.raises(Failure, match="exit code -15, not 75: step 3/40"):
         fault_signals._stopped(bench, tmp_path, 0.0)
+
+
+def test_a_moment_that_comes_too_late_is_drawn_again(tmp_path):
+    tried = []
+
+    def act(moment):
+        tried.append(moment)
+        return {"moment": moment} if moment < 1 else {}
+
+    drawn = [
+        in_time(act, tmp_path / "run", 50.0, np.random.default_rng(seed))["moment"]
+        for seed in range(400)
+    ]
+    assert max(drawn) < 1 < 10 < max(tried)
+    assert len(tried) < 400 * 8
+    assert np.quantile(drawn, [0.25, 0.5, 0.75]) == pytest.approx(
+        [0.25, 0.5, 0.75], abs=0.1
+    )
 
 
 def test_a_run_that_begins_anew_is_a_failure(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 
 from experiments import faults
+from experiments.fault_checks import Failure
 from experiments.faults import FAULTS, TABLE, Fault, main
 from experiments.records import read_record
 
@@ -55,6 +56,20 @@ def test_a_row_replaces_that_of_its_fault_and_keeps_the_others(calls, tmp_path):
         ("kill9", 6, 1),
         ("damage", 2, 0),
     ]
+
+
+def test_a_fault_without_a_run_to_do_it_to_is_told_in_one_line(
+    monkeypatch, tmp_path, capsys
+):
+    def act(bench, trials):
+        raise Failure("exit code 1 of a run that should end")
+
+    monkeypatch.setattr(faults, "FAULTS", {"damage": Fault(act, 7)})
+    assert main(["--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("faults: error: damage: no trial was made: exit code 1")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_fault_is_refused(calls, tmp_path, capsys):

@@ -5,7 +5,8 @@ from jax.extend.core import jaxpr_as_fun
 
 from experiments import ledger
 from experiments.records import read_record
-from uets_jax.measure.jaxpr import Cost, count
+from uets_jax.measure.jaxpr import count
+from uets_jax.measure.work import Cost
 
 MATMULS = tuple(ledger.matmul_cases())
 

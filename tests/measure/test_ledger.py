@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from uets_jax.measure.jaxpr import Cost
 from uets_jax.measure.ledger import Ledger
+from uets_jax.measure.work import Cost
 
 
 def test_categories_add_up_to_the_wall_clock():

@@ -105,3 +105,22 @@ def test_cut_back_keeps_lines_up_to_the_step_byte_for_byte(path):
 def test_cut_back_of_a_missing_file_does_nothing(path):
     cut_back(path, 3)
     assert not path.exists()
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
+    writer = MetricsWriter(tmp_path / "metrics.jsonl")
+    writer._file.close()
+    writer._file = open("/dev/full", "ab")  # noqa: SIM115
+    with pytest.raises(UserError, match=r"metrics\.jsonl: No space left.*make room"):
+        writer.write({"step": 1})
+        writer.flush()
+    with pytest.raises(UserError, match="No space left"):
+        writer.close()
+
+
+def test_the_first_error_is_not_hidden_by_a_full_disk(tmp_path):
+    with pytest.raises(KeyError), MetricsWriter(tmp_path / "metrics.jsonl") as writer:
+        writer._file.close()
+        writer._file = open("/dev/full", "ab")  # noqa: SIM115
+        writer.write({"step": 1})
+        raise KeyError

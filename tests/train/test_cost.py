@@ -9,7 +9,7 @@ from uets_jax.errors import UserError
 from uets_jax.evaluate.perplexity import compile_losses
 from uets_jax.measure.devices import find
 from uets_jax.measure.jaxpr import count
-from uets_jax.train.cost import estimate
+from uets_jax.train.cost import estimate, run_costs
 from uets_jax.train.executable import executable
 from uets_jax.train.mesh import compile_step, make_mesh
 
@@ -48,15 +48,17 @@ def test_evaluation_is_a_forward_pass_over_the_tokens_of_each_validation(
     ("every", "tokens", "known", "batches"),
     [(0, 2048, None, 8), (3, 2048, None, 24), (4, 2048, 513, 4), (4, 0, 514, 6)],
 )
-def test_validations_are_counted(found, tiny, every, tokens, known, batches):
+def test_validations_are_counted(found, tiny, program, every, tokens, known, batches):
     config = train_with(tiny, eval_every=every, eval_tokens=tokens)
-    other = estimate(config, find("cpu"), valid_tokens=known)
-    assert 16 * other.flops["evaluation"] == batches * found.flops["evaluation"]
+    other = run_costs(config, program, known)["evaluation"].total
+    assert 16 * other == batches * found.flops["evaluation"]
 
 
-def test_validation_text_of_unknown_size_is_not_counted(tiny):
-    config = train_with(tiny, eval_tokens=0)
-    assert estimate(config, find("cpu")).flops["evaluation"] == 0
+def test_validation_text_counts_if_its_size_is_known(found, tiny):
+    config, cpu = train_with(tiny, eval_tokens=0), find("cpu")
+    assert estimate(config, cpu).flops["evaluation"] == 0
+    known = estimate(config, cpu, valid_tokens=tiny.train.eval_tokens + 1)
+    assert known.flops == found.flops
 
 
 def test_time_energy_and_money_follow_from_the_device(found, tiny, state):

@@ -76,9 +76,7 @@ def test_a_skipped_step_counts_for_the_data_but_not_for_the_optimizer(config, tm
 def test_too_many_in_a_row_end_the_run(config, tmp_path):
     lenient = with_(config, "train", on_bad_step="skip", bad_steps=3)
     nan_rate = {"schedule": lambda hypers, step: hypers.learning_rate * np.nan}
-    with pytest.raises(
-        NonFiniteLossError, match="at step 3, bad step 3 in a row"
-    ):
+    with pytest.raises(NonFiniteLossError, match="at step 3, bad step 3 in a row"):
         train(lenient, tmp_path / "run", overrides=nan_rate)
     assert len(events(tmp_path / "run", "skip")) == 3
 

@@ -18,18 +18,24 @@ def own(tiny, corpus):
     return dataclasses.replace(tiny, data=data)
 
 
-@pytest.fixture(scope="module")
-def plan(own):
-    """Of a CPU, a card that is too small for the batch, and one that is for any."""
-    cpu = find("cpu")
-    small = dataclasses.replace(cpu, name="small", memory_bytes=2e6)
-    none = dataclasses.replace(cpu, name="none", memory_bytes=1e6)
+@pytest.fixture(autouse=True, scope="module")
+def what_fits():
+    """Known settings for each device instead of traces with many."""
     with pytest.MonkeyPatch.context() as patch:
         mend = {"small": Fit(4, True, 10**6), "none": None}
         patch.setattr("uets_jax.train.plan.fits", lambda c, d: mend[d.name])
         largest = {"cpu": 99, "small": 6, "none": 0}
         patch.setattr("uets_jax.train.plan.largest_batch", lambda c, d: largest[d.name])
-        return make_plan(own, [cpu, small, none], mfu=0.5)
+        yield
+
+
+@pytest.fixture(scope="module")
+def plan(own, what_fits):
+    """Of a CPU, a card that is too small for the batch, and one that is for any."""
+    cpu = find("cpu")
+    small = dataclasses.replace(cpu, name="small", memory_bytes=2e6)
+    none = dataclasses.replace(cpu, name="none", memory_bytes=1e6)
+    return make_plan(own, [cpu, small, none], mfu=0.5)
 
 
 def test_the_text_has_a_row_for_each_device(plan, tmp_path):

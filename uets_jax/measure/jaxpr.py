@@ -5,16 +5,16 @@ branch always. The walk multiplies scans by their length and charges a branch by
 arms that a counter saw. Dead code is removed first, as XLA does.
 """
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.interpreters import partial_eval
 
 from uets_jax.errors import UserError
-from uets_jax.measure.rules import RULES, Cost
+from uets_jax.measure.branches import Count, branched
+from uets_jax.measure.rules import RULES
 from uets_jax.measure.scopes import (
     CATEGORIES,
     branch_of,
@@ -22,85 +22,7 @@ from uets_jax.measure.scopes import (
     trips_of,
     without_control,
 )
-
-__all__ = ["Branch", "Cost", "Costs", "Count", "count"]
-
-Costs = dict[str, Cost]  # by category
-
-
-@dataclasses.dataclass(frozen=True)
-class Branch:
-    """A counted `cond`.
-
-    times:  runs per run of what holds it: the program, or an arm of another branch.
-    holder: (name, arm) of that other branch.
-    arms:   costs of (predicate false, predicate true), once.
-    """
-
-    times: int
-    holder: tuple[str, int] | None
-    arms: tuple[Costs, Costs]
-
-
-@dataclasses.dataclass(frozen=True)
-class Count:
-    """What one call of a program costs: `always`, and one arm of each branch."""
-
-    always: Costs = dataclasses.field(default_factory=dict)
-    branches: dict[str, Branch] = dataclasses.field(default_factory=dict)
-
-    def __add__(self, other: "Count") -> "Count":
-        branches = dict(self.branches)
-        for name, new in other.branches.items():
-            branches[name] = (
-                _join(name, branches[name], new) if name in branches else new
-            )
-        return Count(_sum(self.always, other.always), branches)
-
-    def __mul__(self, times: int) -> "Count":
-        def repeat(b: Branch) -> Branch:
-            return (
-                dataclasses.replace(b, times=b.times * times) if b.holder is None else b
-            )
-
-        branches = {name: repeat(b) for name, b in self.branches.items()}
-        return Count(_scaled(self.always, times), branches)
-
-    __rmul__ = __mul__
-
-    def total(self, taken: Mapping[str, int] | None = None, calls: int = 1) -> Costs:
-        """Costs by category of `calls` calls of the program.
-
-        A branch inside a scan runs as often as the scan's body does, one inside an arm
-        as often as that arm is taken: what counts is the executed predicate.
-
-        Args:
-          taken: how often each branch's predicate was true, in all these calls; names
-            of branches that are dead code, so not in `branches`, are passed over.
-
-        Raises:
-          UserError: for a branch without its number, or a number that exceeds the runs
-            of the branch.
-        """
-        taken = dict(taken or {})
-        if missing := ", ".join(sorted(self.branches.keys() - taken.keys())):
-            raise UserError(f"taken: {missing}: say how often its predicate was true")
-        costs = _scaled(self.always, calls)
-        for name, branch in self.branches.items():
-            runs = self._runs(name, taken, calls)
-            if not 0 <= taken[name] <= runs:
-                raise UserError(f"taken: {name}: {taken[name]} of {runs} runs")
-            costs = _sum(costs, _scaled(branch.arms[0], runs - taken[name]))
-            costs = _sum(costs, _scaled(branch.arms[1], taken[name]))
-        return costs
-
-    def _runs(self, name: str, taken: Mapping[str, int], calls: int) -> int:
-        branch = self.branches[name]
-        if branch.holder is None:
-            return branch.times * calls
-        outer, arm = branch.holder
-        rest = self._runs(outer, taken, calls) - taken[outer]
-        return branch.times * (taken[outer] if arm else rest)
+from uets_jax.measure.work import Cost
 
 
 def count(closed_jaxpr: Any, default: str = CATEGORIES[0]) -> Count:
@@ -114,24 +36,6 @@ def count(closed_jaxpr: Any, default: str = CATEGORIES[0]) -> Count:
         count, or a primitive without a rule; it says what to add.
     """
     return _walk(closed_jaxpr, "", default)
-
-
-def _sum(a: Costs, b: Costs) -> Costs:
-    return {k: a.get(k, Cost()) + b.get(k, Cost()) for k in (*a, *b)}
-
-
-def _scaled(costs: Costs, times: int) -> Costs:
-    return {k: times * cost for k, cost in costs.items()} if times else {}
-
-
-def _join(name: str, a: Branch, b: Branch) -> Branch:
-    if (a.times, a.holder) != (b.times, b.holder):
-        raise UserError(
-            f"branch {name!r} runs in two places that are not taken equally often: "
-            "give each scopes.branch a name of its own"
-        )
-    arms = _sum(a.arms[0], b.arms[0]), _sum(a.arms[1], b.arms[1])
-    return Branch(a.times, a.holder, arms)
 
 
 def _walk(jaxpr: Any, stack: str, default: str) -> Count:
@@ -184,7 +88,7 @@ def _cond(eqn: Any, stack: str, default: str) -> Count:
     arms = [_walk(b, inner, default) for b in _arms(eqn)]
     name = branch_of(stack)
     if name is not None and len(arms) == 2:
-        return _counted(name, *arms)
+        return branched(name, *arms)
     if any(arm != arms[0] for arm in arms):
         where = stack.strip("/") or "the program"
         raise UserError(
@@ -192,21 +96,6 @@ def _cond(eqn: Any, stack: str, default: str) -> Count:
             "scopes.branch(name, ...) and count how often its predicate is true"
         )
     return arms[0]
-
-
-def _counted(name: str, false: Count, true: Count) -> Count:
-    """A branch, and the branches inside its arms, held by them."""
-    whole = Count({}, {name: Branch(1, None, (false.always, true.always))})
-    for number, arm in enumerate((false, true)):
-        held = {k: _hold(b, name, number) for k, b in arm.branches.items()}
-        whole = whole + Count({}, held)
-    return whole
-
-
-def _hold(branch: Branch, name: str, arm: int) -> Branch:
-    if branch.holder is not None:
-        return branch
-    return dataclasses.replace(branch, holder=(name, arm))
 
 
 def _arms(eqn: Any) -> tuple[Any, ...]:

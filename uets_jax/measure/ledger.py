@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from uets_jax.measure.jaxpr import Cost
+from uets_jax.measure.work import Cost
 
 NOT_TRAINING = ("evaluation",)  # what curves are not drawn over
 

@@ -67,5 +67,6 @@ def peak_rss_bytes() -> int:
 
 
 def live_array_bytes() -> int:
-    """Bytes of all arrays that this process holds on its devices."""
-    return sum(array.nbytes for array in jax.live_arrays())
+    """Bytes of all arrays that this process holds, each copy on its own device."""
+    shards = (s for array in jax.live_arrays() for s in array.addressable_shards)
+    return sum(shard.data.nbytes for shard in shards)

@@ -57,7 +57,7 @@ def branch(
     """`lax.cond` whose arm is charged by how often a counter saw it taken.
 
     Whoever traces this also counts, at run time, how often `predicate` was true when
-    the branch ran (see `uets_jax.measure.jaxpr.Count.total`). One name is one
+    the branch ran (see `uets_jax.measure.branches.Count.total`). One name is one
     predicate: several branches of one name, such as a branch and its gradient, are
     taken together.
 

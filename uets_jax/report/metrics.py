@@ -1,5 +1,6 @@
 """`metrics.jsonl`: one JSON object per line, appended, read and cut back."""
 
+import contextlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ class MetricsWriter:
     write `FLUSH_SECONDS` after the last flush, and at `flush` and `close`.
 
     Raises:
-      UserError: when the file can't be opened.
+      UserError: when the file can't be opened or, from any method, written.
     """
 
     def __init__(self, path: Path):
@@ -44,13 +45,15 @@ class MetricsWriter:
         plain = {key: _plain(value, key, bad) for key, value in record.items()}
         if bad:
             plain["nonfinite"] = bad
-        self._file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
+        with self._told():
+            self._file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Hands what is buffered to the operating system."""
-        self._file.flush()
+        with self._told():
+            self._file.flush()
         self._flushed = time.monotonic()
 
     def cut_back(self, step: int) -> None:
@@ -61,13 +64,28 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flushes and closes; a second call does nothing."""
-        self._file.close()
+        with self._told():
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: {error.strerror}: can't append metrics; make room or "
+                "choose another --out"
+            ) from error
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self.close()
+        except UserError:
+            if kind is None:  # else the first error is the one to tell
+                raise
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from uets_jax.config import ExperimentConfig, MeshConfig, window_length
 from uets_jax.data.windows import window_count
 from uets_jax.errors import UserError
 from uets_jax.measure.devices import Device
-from uets_jax.measure.jaxpr import Cost, count
+from uets_jax.measure.jaxpr import count
+from uets_jax.measure.work import Cost
 from uets_jax.step import Program
 from uets_jax.train.executable import evaluation_cost, executable, trace_step
 from uets_jax.train.footprint import axes, one_device, step_memory, traceable

@@ -10,7 +10,9 @@ from jax.sharding import Mesh
 
 from uets_jax.config import ExperimentConfig, window_length
 from uets_jax.evaluate.perplexity import compile_losses
-from uets_jax.measure.jaxpr import Cost, Count, count
+from uets_jax.measure.branches import Count
+from uets_jax.measure.jaxpr import count
+from uets_jax.measure.work import Cost
 from uets_jax.step import Program
 from uets_jax.train.mesh import abstract_state, compile_step
 from uets_jax.types import Batch

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from uets_jax.errors import NonFiniteLossError
-from uets_jax.measure.jaxpr import Count
+from uets_jax.measure.branches import Count
 from uets_jax.train.executable import evaluation_cost
 from uets_jax.train.run import Run, describe
 from uets_jax.train.validation import validation

@@ -90,13 +90,16 @@ class Profile:
 @contextlib.contextmanager
 def profiled(run: Run, end: int) -> Iterator[Any]:
     """Traces `run.profile` steps, once per run, after a few to warm up."""
-    steps = min(run.profile, end - run.at.step - WARM_UP) if is_main() else 0
+    wanted = run.profile if is_main() else 0
+    steps = min(wanted, end - run.at.step - WARM_UP)
     folder = run.out / "profile"
     profile = Profile(WARM_UP, max(0, steps), str(folder))
     try:
         yield profile
     finally:
         profile.stop()
+        run.profile = 0
         if steps > 0:
-            run.profile = 0
             run.progress.note(f"trace of {steps} steps: {folder}")
+        elif wanted:
+            run.progress.note(f"no trace: fewer than {WARM_UP + 1} steps are left")

@@ -24,6 +24,7 @@ def roll_back(run: Run, bad: BadStepError) -> None:
         raise abort(run, f"{bad}, after {run.rollbacks - 1} rollbacks")
     before = run.ledger.switch("checkpoint")
     run.saver.wait()
+    barrier("saved")
     at, counts = run.at, run.at.counts
     root = run.out / "checkpoints"
     abstract = abstract_state(run.session.program, run.session.mesh)
