@@ -20,7 +20,9 @@ import numpy as np
 from experiments.records import write_record
 from uets_jax.config import ExperimentConfig, to_dict
 from uets_jax.errors import ENDS, EXIT_OK, UserError, exit_code
+from uets_jax.measure.devices import current
 from uets_jax.measure.flops import step_flops
+from uets_jax.measure.ledger import NOT_TRAINING
 from uets_jax.models.presets import from_dict
 from uets_jax.report.html import write_report
 from uets_jax.report.metrics import read_metrics
@@ -36,8 +38,6 @@ SIZES: dict[str, dict[str, int]] = {
     "tiny": {"steps": 400, "batch": 16},  # a step so short that the host's work shows
 }
 SKIPPED = 3  # first steps of a timing, not counted
-# Dense bf16 FLOP/s by the data sheets of NVIDIA (SXM)
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,21 +172,25 @@ def row_of(name: str, summary: dict[str, Any]) -> dict[str, Any]:
         "seeds": 1,
         "params": summary["params"],
         "tokens": summary["tokens"],
-        "total_flops": sum(
-            summary["flops"].get(c, 0) for c in ("forward_backward", "optimizer")
-        ),
+        "total_flops": training_flops(summary),
         "train_seconds": summary["seconds"]["train"],
     }
+
+
+def training_flops(summary: dict[str, Any]) -> int:
+    """All that a run has cost but its evaluations."""
+    flops = summary["flops"].items()
+    return sum(n for category, n in flops if category not in NOT_TRAINING)
 
 
 def gpu(options: Options) -> tuple[Rows, dict[str, Any], str]:
     """gpt2-small in bfloat16: tokens per second and MFU on one GPU."""
     if jax.default_backend() != "gpu":
         raise UserError("--only gpu: no GPU here; jax sees " + jax.default_backend())
-    kind = jax.devices()[0].device_kind
-    peak = next((p for name, p in PEAKS.items() if name in kind), None)
-    if peak is None:
-        raise UserError(f"--only gpu: no peak is known for {kind}; add it to PEAKS")
+    kind, device = jax.devices()[0].device_kind, current()
+    if device is None:
+        raise UserError(f"--only gpu: {kind} is in no table; see $UETS_DEVICES")
+    peak = device.peak("bfloat16")
     steps = options.steps or 300
     config = from_dict(
         {
@@ -216,6 +220,7 @@ def gpu(options: Options) -> tuple[Rows, dict[str, Any], str]:
         "tokens_per_second": options.batch * result.config.model.context / seconds,
         "mfu": flops / seconds / peak,
         "joules": result.summary["joules"],
+        "joules_estimate": result.summary["joules_estimate"],
         "peak_memory_bytes": result.summary["peak_memory_bytes"],
         "final_train_loss": result.summary["final_train_loss"],
     }

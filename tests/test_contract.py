@@ -15,6 +15,7 @@ from uets_jax.config import MeshConfig, OptimConfig
 from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
+from uets_jax.optim.guard import guard
 from uets_jax.optim.rules import rule
 from uets_jax.train import checkpoint, saver
 from uets_jax.train.mesh import make_mesh
@@ -59,6 +60,7 @@ def gradients():
 # name: (component, its inputs after the state)
 CASES = {
     "running_mean": (running_mean, lambda: (jnp.linspace(0.0, 1.0, 8),)),
+    "guard": (lambda: guard(spike=6.0), lambda: (jnp.ones(()),) * 3),
     "adamw": (lambda: of_rule("adamw"), gradients),
     "lion": (lambda: of_rule("lion"), gradients),
     "muon": (lambda: of_rule("muon"), gradients),

@@ -129,6 +129,25 @@ def test_all_four_slots_run_in_order(program, state, batch):
     chex.assert_trees_all_close(after.params, alone.params, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_a_guard_decides_whether_anything_changes(good, program, state, batch):
+    watched = dataclasses.replace(
+        program, guard=counting(lambda loss, grad_norm, update_norm: jnp.array(good))
+    )
+    start = state._replace(parts={"guard": jnp.zeros((), jnp.int32)})
+    step = jax.jit(functools.partial(train_step, watched))
+    after, metrics = step(start, batch)
+    plain, _ = jax.jit(functools.partial(train_step, program))(state, batch)
+    assert int(metrics["skipped"]) == (not good)
+    assert float(metrics["update_norm"]) > 0
+    assert int(after.step) == int(after.parts["guard"]) == 1
+    expected = plain if good else state
+    close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-8)
+    same = close if good else chex.assert_trees_all_equal
+    same(after.params, expected.params)
+    same(after.opt, expected.opt)
+
+
 def test_the_same_seed_gives_the_same_state_and_another_seed_another(program, state):
     init = jax.jit(functools.partial(init_state, program))
     same, other = (init(state.hypers, seed) for seed in (0, 1))

@@ -39,12 +39,13 @@ def test_validate_returns_its_argument():
 LEAST = {
     1: "model.context model.depth model.width model.heads model.kv_heads "
     "model.head_dim model.hidden train.steps train.batch train.microbatches "
-    "train.keep train.log_every train.sample_tokens train.mesh.fsdp "
+    "train.keep train.bad_steps train.log_every train.sample_tokens train.mesh.fsdp "
     "train.mesh.tensor",
     0: "model.vocab model.softcap data.length optim.learning_rate "
     "optim.weight_decay optim.warmup optim.decay optim.floor optim.clip optim.eps "
     "optim.adam_ratio train.seed train.eval_every train.eval_tokens "
-    "train.checkpoint_every train.samples train.mesh.data",
+    "train.checkpoint_every train.spike train.watchdog train.samples "
+    "train.mesh.data",
 }
 BOUNDS = [(path, low) for low, paths in LEAST.items() for path in paths.split()]
 SHARES = ["optim.b1", "optim.b2", "optim.momentum", "data.valid_fraction"]

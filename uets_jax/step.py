@@ -57,8 +57,8 @@ def train_step(
 
     offer -> draw -> weigh -> gradient -> update -> observe -> guard. Metrics are a flat
     dict of scalars: `loss` (nats per token), `grad_norm` (before clipping),
-    `learning_rate`, `targets` (tokens that carried loss); with a guard `skipped`, 1
-    where only the step number and the guard's own state have changed.
+    `learning_rate`, `targets` (tokens that carried loss); with a guard `update_norm`
+    and `skipped`, 1 where only the step number and the guard's own state have changed.
     """
     with category("scoring"):
         batch, weights, parts = choose(program, state, pool, assets)
@@ -99,8 +99,9 @@ def admit(
     guard: Component, old: TrainState, new: TrainState, updates: Any, metrics: Metrics
 ) -> tuple[TrainState, Metrics]:
     """The new state if the guard lets it pass, else the old one, a step further."""
-    norms = (metrics["grad_norm"], optax.tree.norm(updates))
-    good, after = guard.apply(old.parts["guard"], metrics["loss"], *norms)
+    metrics = {**metrics, "update_norm": optax.tree.norm(updates)}
+    seen = (metrics[name] for name in ("loss", "grad_norm", "update_norm"))
+    good, after = guard.apply(old.parts["guard"], *seen)
     changed = lambda state: (state.params, state.opt, state.parts)
     choose_new = lambda n, o: jnp.where(good, n, o)
     params, opt, parts = jax.tree.map(choose_new, changed(new), changed(old))

@@ -40,7 +40,7 @@ def test_a_row_counts_training_flops_only():
     summary = {
         "params": 10,
         "tokens": 100,
-        "flops": {"train": 5, "optimizer": 2, "evaluation": 90},
+        "flops": {"forward_backward": 5, "optimizer": 1, "probe": 1, "evaluation": 90},
         "seconds": {"train": 1.5, "eval": 9.0},
     }
     row = foundation.row_of("arm", summary)

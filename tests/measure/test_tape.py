@@ -88,3 +88,16 @@ def test_unwritten_values_have_no_bytes():
     made, _ = tape(lambda x: jnp.exp(x) @ jnp.ones((6, 2)), X, unwritten=[24])
     assert set(made.sizes) >= {0, 48, 32}
     assert 96 not in made.sizes
+
+
+def test_bfloat16_has_four_bytes_where_it_is_widened():
+    half = jax.ShapeDtypeStruct((4, 6), jnp.bfloat16)
+    turns = lambda x: jax.lax.fori_loop(0, 3, lambda i, y: y * 2, x).astype(jnp.int8)
+    for widened, size in ((False, 48), (True, 96)):
+        made = Tape(widened=widened)
+        jaxpr = jax.make_jaxpr(turns)(half).jaxpr
+        made.play(jaxpr, [made.new(v.aval) for v in jaxpr.invars])
+        [loop] = [op for op in made.ops if op.turns]
+        inside = loop.turns[0].tape.sizes
+        assert {size, 24} <= {*made.sizes} <= {size, 24, 4}
+        assert size in inside

@@ -107,20 +107,23 @@ def test_cut_back_of_a_missing_file_does_nothing(path):
     assert not path.exists()
 
 
-def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
+@pytest.fixture
+def full(tmp_path):
+    """A writer whose disk is full, with a line waiting."""
     writer = MetricsWriter(tmp_path / "metrics.jsonl")
     writer._file.close()
     writer._file = open("/dev/full", "ab")  # noqa: SIM115
+    writer._file.write(b"{}")
+    return writer
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(full):
     with pytest.raises(UserError, match=r"metrics\.jsonl: No space left.*make room"):
-        writer.write({"step": 1})
-        writer.flush()
+        full.flush()
     with pytest.raises(UserError, match="No space left"):
-        writer.close()
+        full.close()
 
 
-def test_the_first_error_is_not_hidden_by_a_full_disk(tmp_path):
-    with pytest.raises(KeyError), MetricsWriter(tmp_path / "metrics.jsonl") as writer:
-        writer._file.close()
-        writer._file = open("/dev/full", "ab")  # noqa: SIM115
-        writer.write({"step": 1})
+def test_the_first_error_is_not_hidden_by_a_full_disk(full):
+    with pytest.raises(KeyError), full:
         raise KeyError

@@ -98,7 +98,7 @@ def test_a_source_that_changed_is_refused_but_text_is_still_generated(run):
     folder = Path(run[0].config.data.source.removeprefix("files:")).parent
     before = generate_run(run[1], "the cat", tokens=4)
     (folder / "new.txt").write_text("zebra quilt")
-    with pytest.raises(UserError, match="trained on other data"):
+    with pytest.raises(UserError, match="trained with other data"):
         evaluate_run(run[1])
     shutil.rmtree(folder)
     assert generate_run(run[1], "the cat", tokens=4) == before

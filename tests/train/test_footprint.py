@@ -38,7 +38,7 @@ def gpt2_small():
     return ExperimentConfig(
         model=model_config("gpt2", "gpt2-small", vocab=50304),
         optim=OptimConfig(name="adamw"),
-        train=TrainConfig(batch=4, mesh=MeshConfig(data=1)),
+        train=TrainConfig(batch=2, mesh=MeshConfig(data=1)),
     )
 
 
@@ -63,6 +63,15 @@ def test_scores_count_where_they_look_like_other_arrays(tiny):
     assert needs(config, find("h100")) == needs(config, find("cpu"))
 
 
+def test_a_cpu_keeps_bfloat16_as_float32(tiny):
+    model = dataclasses.replace(tiny.model, dtype="bfloat16", mask_documents=True)
+    config = dataclasses.replace(tiny, model=model)
+    cpu, card = find("cpu"), find("h100")
+    assert needs(config, cpu) > 1.2 * needs(config, card)
+    named = dataclasses.replace(cpu, name="laptop")
+    assert needs(config, named) == needs(config, cpu)
+
+
 def test_a_mesh_splits_state_and_rows(tiny):
     one = footprint.step_memory(tiny, find("cpu"))
     config = with_mesh(tiny, data=2, fsdp=4)
@@ -85,11 +94,11 @@ def test_rows_that_cannot_be_split_are_refused(tiny):
 
 
 def test_a_small_card_needs_microbatches_for_a_large_batch(gpt2_small):
-    assert needs(gpt2_small) > 8 * GIB
-    found = footprint.fits(gpt2_small, card(8 * GIB))
+    assert needs(gpt2_small) > 7 * GIB
+    found = footprint.fits(gpt2_small, card(7 * GIB))
     assert found is not None
     assert found.microbatches > 1
-    assert found.memory_bytes < 8 * GIB * (1 - footprint.RESERVE)
+    assert found.memory_bytes < 7 * GIB * (1 - footprint.RESERVE)
     changed = footprint.with_settings(gpt2_small, found.microbatches, found.remat)
     assert needs(changed) == found.memory_bytes
 

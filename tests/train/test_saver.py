@@ -1,3 +1,4 @@
+import concurrent.futures
 import errno
 import threading
 
@@ -68,24 +69,22 @@ def test_the_next_save_waits_for_the_one_before(tmp_path, state, monkeypatch):
     assert checkpoint.steps(tmp_path) == [1, 2]
 
 
+def full(path):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 @pytest.mark.parametrize("method", ["check", "wait", "save"])
 def test_a_failure_in_the_background_is_raised_by_the_next_call(
     method, tmp_path, state, monkeypatch
 ):
     saver.save(tmp_path, state, {**RECORD, "step": 1})
-
-    def full(path):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(saver, "checksums", full)
-    with pytest.raises(UserError, match="could not be written.*No space left"):  # noqa: SIM117
-        with saver.Saver(tmp_path) as writer:
-            writer.save(state, {**RECORD, "step": 2})
-            while not writer._pending.done():
-                pass
-            arguments = (state, {**RECORD, "step": 3}) if method == "save" else ()
+    arguments = (state, {**RECORD, "step": 3}) if method == "save" else ()
+    with monkeypatch.context() as patch, saver.Saver(tmp_path) as writer:
+        patch.setattr(saver, "checksums", full)
+        writer.save(state, {**RECORD, "step": 2})
+        concurrent.futures.wait([writer._pending])
+        with pytest.raises(UserError, match=r"could not be written.*No space left"):
             getattr(writer, method)(*arguments)
-    monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
     jax.tree.map(
         np.testing.assert_array_equal, load(tmp_path / "00000001", state), state
@@ -95,12 +94,10 @@ def test_a_failure_in_the_background_is_raised_by_the_next_call(
 def test_an_error_of_the_run_is_not_hidden_by_one_of_the_last_save(
     tmp_path, state, monkeypatch
 ):
-    def full(path):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     monkeypatch.setattr(saver, "checksums", full)
-    with pytest.raises(KeyError, match="first"), saver.Saver(tmp_path) as writer:
-        writer.save(state, {**RECORD, "step": 2})
+    writer = saver.Saver(tmp_path)
+    writer.save(state, {**RECORD, "step": 2})
+    with pytest.raises(KeyError, match="first"), writer:
         raise KeyError("first")
 
 

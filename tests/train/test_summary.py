@@ -29,7 +29,7 @@ def test_samples_continue_held_out_documents(tiny, corpus):
     train = dataclasses.replace(tiny.train, samples=2)
     config = dataclasses.replace(tiny, data=data, model=model, train=train)
     session = open_session(config)
-    samples = sample_texts(session, session.initial_state())
+    samples = sample_texts(session, session.initial_state().params)
     assert len(samples) == 2
     assert all(s["prompt"].startswith("Document") for s in samples)
     assert 1.0 < unigram_bits_per_byte(session) < 8.0

@@ -46,6 +46,7 @@ def peak(
     program: ClosedJaxpr,
     donated: Iterable[bool] = (),
     unwritten: Iterable[int] = (),
+    widened: bool = False,
 ) -> Memory:
     """The memory that XLA will give to a traced program on one device.
 
@@ -54,8 +55,9 @@ def peak(
       donated: of each flat argument; empty: none is.
       unwritten: numbers of elements of values that never lie in memory, such as the
         scores inside a fused attention.
+      widened: temporaries of bfloat16 are kept as float32, which XLA does on a CPU.
     """
-    jaxpr, tape = program.jaxpr, Tape(frozenset(unwritten))
+    jaxpr, tape = program.jaxpr, Tape(frozenset(unwritten), widened)
     results = tape.play(jaxpr, [tape.new(v.aval) for v in jaxpr.invars])
     for result in results:
         tape.sizes[result] = 0  # among the outputs

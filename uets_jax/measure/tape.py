@@ -94,10 +94,13 @@ class Tape:
 
     Args:
       unwritten: numbers of elements of values that never lie in memory.
+      widened: bfloat16 lies in memory as float32, as on a CPU.
     """
 
-    def __init__(self, unwritten: frozenset[int] = frozenset()) -> None:
-        self.unwritten = unwritten
+    def __init__(
+        self, unwritten: frozenset[int] = frozenset(), widened: bool = False
+    ) -> None:
+        self.unwritten, self.widened = unwritten, widened
         self.sizes: list[int] = []
         self.ops: list[Op] = []
         self._zeros: set[int] = set()
@@ -106,7 +109,9 @@ class Tape:
     def new(self, aval: Any) -> int:
         """The number of a new value."""
         hidden = math.prod(aval.shape) in self.unwritten
-        self.sizes.append(0 if hidden else nbytes(aval.shape, aval.dtype))
+        wide = self.widened and getattr(aval.dtype, "name", "") == "bfloat16"
+        size = nbytes(aval.shape, aval.dtype) * (2 if wide else 1)
+        self.sizes.append(0 if hidden else size)
         return len(self.sizes) - 1
 
     def play(self, jaxpr: Any, given: Sequence[int]) -> list[int]:
@@ -178,7 +183,7 @@ class Tape:
         return written
 
     def _turn(self, jaxpr: Any, consts: int, carries: int) -> Turn:
-        jaxpr, tape = getattr(jaxpr, "jaxpr", jaxpr), Tape(self.unwritten)
+        jaxpr, tape = getattr(jaxpr, "jaxpr", jaxpr), Tape(self.unwritten, self.widened)
         given = [tape.new(v.aval) for v in jaxpr.invars]
         results = tape.play(jaxpr, given)
         carry, slices = given[consts : consts + carries], given[consts + carries :]

@@ -48,13 +48,15 @@ def step_memory(
 
     On several devices, parameters and optimizer are split as the mesh says, and the
     rest is that of the rows of one device with whole parameters, which is an upper
-    estimate. Scores that a fused attention never writes are left out.
+    estimate. Scores that a fused attention never writes are left out; on a CPU, values
+    of bfloat16 are taken to lie in memory as float32.
     """
     program = build(traceable(config), overrides)
     t, split = config.train, axes(config)
     rows = t.batch // (split["data"] * split["fsdp"])
     unwritten = _unwritten(config, device, rows)
-    whole = _peak(program, rows, window_length(config), unwritten)
+    widened = "cpu" in device.device_kinds
+    whole = _peak(program, rows, window_length(config), unwritten, widened)
     state = abstract_state(program, one_device())
     parameters, optimizer = (_bytes(x, {}) for x in (state.params, state.opt))
     return {
@@ -162,11 +164,11 @@ def one_device() -> Mesh:
 
 @functools.lru_cache(maxsize=256)
 def _peak(
-    program: Program, rows: int, length: int, unwritten: frozenset[int]
+    program: Program, rows: int, length: int, unwritten: frozenset[int], widened: bool
 ) -> Memory:
     traced = trace_step(program, one_device(), rows, length)
     gifts = [leaf.donated for leaf in jax.tree.leaves(traced.args_info)]
-    return peak(traced.jaxpr, gifts, unwritten)
+    return peak(traced.jaxpr, gifts, unwritten, widened)
 
 
 def _bytes(tree: Any, split: Mapping[str, int]) -> int:

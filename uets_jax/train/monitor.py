@@ -55,12 +55,10 @@ def read(run: Run, count: Count) -> None:
 
 def bad(values: dict[str, float]) -> str:
     """Why a step is bad; empty for a good one."""
-    for name in ("loss", "grad_norm"):
-        if not math.isfinite(values[name]):
+    for name in ("loss", "grad_norm", "update_norm"):
+        if not math.isfinite(values.get(name, 0.0)):
             return f"{name} is {values[name]}"
-    if values.get("skipped"):
-        return f"loss {values['loss']:.4g} is a spike, or the update is not finite"
-    return ""
+    return f"loss {values['loss']:.4g} is a spike" if values.get("skipped") else ""
 
 
 def _act(run: Run, step: int, why: str, count: Count) -> None:
@@ -78,9 +76,8 @@ def _act(run: Run, step: int, why: str, count: Count) -> None:
     if run.at.counts["skipped_steps"] <= TOLD:
         run.progress.note(f"step {step}: {why}; its update was left out")
     if run.at.streak >= train.bad_steps:
-        raise abort(
-            run, f"{why} at step {step}, the {run.at.streak}th bad step in a row"
-        )
+        many = f"bad step {run.at.streak} in a row"
+        raise abort(run, f"{why} at step {step}, {many}")
 
 
 def abort(run: Run, what: str) -> NonFiniteLossError:

@@ -83,8 +83,8 @@ def check_same_data(
         if not allowed(field, allow):
             raise UserError(
                 f"{root}: was trained with {what} ({old[:12]}, now {have[:12]}): what "
-                f"{field} reads has changed; restore it, or allow it with "
-                f"--allow {field}"
+                f"{field} reads has changed; restore it (or resume with --allow "
+                f"{field})"
             )
         changed.append(f"{what} than before: {old[:12]}, now {have[:12]}")
     return changed
