@@ -59,7 +59,7 @@ def tuned() -> Programs:
 
 
 def held_out() -> Programs:
-    """Another rule, other shapes of the model, larger models, and bfloat16 with them."""
+    """Another rule, other shapes of the model, larger models; bfloat16 with them."""
     half: dict[str, Any] = {"dtype": "bfloat16"}
     return (
         step("modern", "nano", "lion", 16, activation="swiglu", kv_heads=2)

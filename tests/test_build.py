@@ -1,31 +1,29 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
 from uets_jax.build import build, hypers, initial_state
+from uets_jax.config import replace_from_dict
 from uets_jax.errors import UserError
 
 
-def with_(config, room, **changes):
-    part = dataclasses.replace(getattr(config, room), **changes)
-    return dataclasses.replace(config, **{room: part})
-
-
 def test_configs_that_differ_in_traced_values_share_a_program(tiny):
-    faster = with_(tiny, "optim", learning_rate=1.0, weight_decay=0.0, warmup=0)
-    longer = with_(faster, "train", steps=1000, seed=7, eval_every=1)
+    faster = replace_from_dict(
+        tiny, {"optim": {"learning_rate": 1.0, "weight_decay": 0.0, "warmup": 0}}
+    )
+    longer = replace_from_dict(
+        faster, {"train": {"steps": 1000, "seed": 7, "eval_every": 1}}
+    )
     assert build(longer) is build(tiny)
 
 
 def test_configs_that_differ_in_static_values_do_not(tiny):
     for other in (
-        with_(tiny, "model", depth=3),
-        with_(tiny, "optim", name="lion"),
-        with_(tiny, "optim", schedule="cosine"),
-        with_(tiny, "train", microbatches=2),
+        replace_from_dict(tiny, {"model": {"depth": 3}}),
+        replace_from_dict(tiny, {"optim": {"name": "lion"}}),
+        replace_from_dict(tiny, {"optim": {"schedule": "cosine"}}),
+        replace_from_dict(tiny, {"train": {"microbatches": 2}}),
     ):
         assert build(other) != build(tiny)
 
@@ -49,7 +47,7 @@ def test_an_unknown_override_is_named(tiny):
 
 def test_a_vocabulary_is_needed(tiny):
     with pytest.raises(UserError, match=r"model\.vocab"):
-        build(with_(tiny, "model", vocab=0))
+        build(replace_from_dict(tiny, {"model": {"vocab": 0}}))
 
 
 def test_hypers_come_from_the_config(tiny):

@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 import json
 import math
@@ -13,24 +12,13 @@ import numpy as np
 import optax
 import pytest
 
+from uets_jax.config import replace_from_dict
 from uets_jax.data.windows import chain_ids
 from uets_jax.errors import NonFiniteLossError, StoppedError, UserError
 from uets_jax.models.presets import read_config
 from uets_jax.report.metrics import MetricsWriter, read_metrics
 from uets_jax.train import loop
 from uets_jax.train.finished import open_run
-
-
-def with_(config, room, **changes):
-    part = dataclasses.replace(getattr(config, room), **changes)
-    return dataclasses.replace(config, **{room: part})
-
-
-@pytest.fixture(scope="module")
-def config(tiny, corpus):
-    """TINY on the small corpus, with the byte tokenizer's vocabulary."""
-    source = with_(tiny, "data", source=f"files:{corpus}/*.txt")
-    return with_(source, "model", vocab=0)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +116,9 @@ def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(
 
     monkeypatch.setattr(loop, "executable", watched)
     monkeypatch.setattr(MetricsWriter, "write", noted)
-    quiet = with_(config, "train", steps=5, eval_every=0, checkpoint_every=0)
+    quiet = replace_from_dict(
+        config, {"train": {"steps": 5, "eval_every": 0, "checkpoint_every": 0}}
+    )
     loop.train(quiet, tmp_path / "run")
     kinds = [kind for kind, _ in events]
     assert kinds == ["dispatch", *["dispatch", "read"] * 4, "read"]
@@ -272,7 +262,7 @@ def test_a_last_update_that_diverges_is_no_finished_run(config, tmp_path):
     poison = optax.stateless(
         lambda updates, params: jax.tree.map(lambda u: u * np.nan, updates)
     )
-    one = with_(config, "train", steps=1)
+    one = replace_from_dict(config, {"train": {"steps": 1}})
     with pytest.raises(NonFiniteLossError, match="valid_loss is nan at step 1"):
         loop.train(one, tmp_path / "run", overrides={"tx": poison})
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -288,7 +278,7 @@ def test_a_run_whose_first_step_fails_leaves_its_folder_free(
         patch.setattr(loop, "executable", broken)
         with pytest.raises(UserError, match="no compiler"):
             loop.train(config, tmp_path / "run")
-    short = with_(config, "train", steps=1)
+    short = replace_from_dict(config, {"train": {"steps": 1}})
     assert loop.train(short, tmp_path / "run").summary["steps"] == 1
 
 
@@ -298,7 +288,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(whole, config):
 
 
 def test_too_little_text_is_one_clear_line_and_leaves_no_run(config, tmp_path):
-    wide = with_(config, "train", batch=100_000)
+    wide = replace_from_dict(config, {"train": {"batch": 100_000}})
     with pytest.raises(UserError, match=r"fewer than train\.batch"):
         loop.train(wide, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -314,8 +304,8 @@ def test_each_phase_is_traced_exactly_once(config, tmp_path, monkeypatch):
     train = functools.partial(loop.train, overrides={"schedule": counted})
     train(config, tmp_path / "a")
     assert len(traces) == 1
-    train(with_(config, "optim", learning_rate=1e-4), tmp_path / "b")
-    shorter = with_(config, "train", seed=5, steps=6)
+    train(replace_from_dict(config, {"optim": {"learning_rate": 1e-4}}), tmp_path / "b")
+    shorter = replace_from_dict(config, {"train": {"seed": 5, "steps": 6}})
     stop_at(monkeypatch, 3, "SIGTERM")
     with pytest.raises(StoppedError):
         train(shorter, tmp_path / "c")

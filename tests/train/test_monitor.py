@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 
 import chex
@@ -8,23 +7,13 @@ import numpy as np
 import pytest
 
 from uets_jax.build import build
+from uets_jax.config import replace_from_dict
 from uets_jax.errors import NonFiniteLossError
 from uets_jax.report.metrics import read_metrics
 from uets_jax.step import train_step
 from uets_jax.train.finished import open_run
 from uets_jax.train.loop import train
 from uets_jax.train.session import open_session
-
-
-def with_(config, room, **changes):
-    part = dataclasses.replace(getattr(config, room), **changes)
-    return dataclasses.replace(config, **{room: part})
-
-
-@pytest.fixture(scope="module")
-def config(tiny, corpus):
-    source = with_(tiny, "data", source=f"files:{corpus}/*.txt")
-    return with_(source, "model", vocab=257)
 
 
 def poisoned(config, batch, value=np.nan):
@@ -46,7 +35,7 @@ def events(out, name):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_skip_leaves_one_update_out_and_counts_it(value, config, tmp_path):
-    lenient = with_(config, "train", on_bad_step="skip")
+    lenient = replace_from_dict(config, {"train": {"on_bad_step": "skip"}})
     out = tmp_path / "run"
     result = train(lenient, out, overrides=poisoned(config, 2, value))
     assert result.summary["skipped_steps"] == 1
@@ -61,7 +50,9 @@ def test_skip_leaves_one_update_out_and_counts_it(value, config, tmp_path):
 
 
 def test_a_skipped_step_counts_for_the_data_but_not_for_the_optimizer(config, tmp_path):
-    lenient = with_(config, "train", on_bad_step="skip", steps=3, eval_every=0)
+    lenient = replace_from_dict(
+        config, {"train": {"on_bad_step": "skip", "steps": 3, "eval_every": 0}}
+    )
     bad = train(lenient, tmp_path / "bad", overrides=poisoned(config, 1)).state
     session = open_session(lenient)
     step = jax.jit(functools.partial(train_step, session.program))
@@ -74,7 +65,9 @@ def test_a_skipped_step_counts_for_the_data_but_not_for_the_optimizer(config, tm
 
 
 def test_too_many_in_a_row_end_the_run(config, tmp_path):
-    lenient = with_(config, "train", on_bad_step="skip", bad_steps=3)
+    lenient = replace_from_dict(
+        config, {"train": {"on_bad_step": "skip", "bad_steps": 3}}
+    )
     nan_rate = {"schedule": lambda hypers, step: hypers.learning_rate * np.nan}
     with pytest.raises(NonFiniteLossError, match="at step 3, bad step 3 in a row"):
         train(lenient, tmp_path / "run", overrides=nan_rate)
@@ -91,7 +84,9 @@ def test_abort_ends_at_the_first_and_keeps_the_checkpoint_before(config, tmp_pat
 
 def test_parameters_that_overflow_in_the_last_update_are_not_saved(config, tmp_path):
     """The loss of the step itself is fine; only its update is not."""
-    often = with_(config, "train", checkpoint_every=1, eval_every=0)
+    often = replace_from_dict(
+        config, {"train": {"checkpoint_every": 1, "eval_every": 0}}
+    )
     last = {
         "schedule": lambda hypers, step: jnp.where(
             step == 2, jnp.nan, hypers.learning_rate
@@ -105,8 +100,9 @@ def test_parameters_that_overflow_in_the_last_update_are_not_saved(config, tmp_p
 
 
 def test_a_spike_is_skipped_too(config, tmp_path):
-    guarded = with_(
-        config, "train", on_bad_step="skip", spike=6.0, steps=30, eval_every=0
+    guarded = replace_from_dict(
+        config,
+        {"train": {"on_bad_step": "skip", "spike": 6.0, "steps": 30, "eval_every": 0}},
     )
     result = train(guarded, tmp_path / "run", overrides=poisoned(config, 25, 1e4))
     assert result.summary["skipped_steps"] == 1
@@ -115,6 +111,8 @@ def test_a_spike_is_skipped_too(config, tmp_path):
 
 
 def test_a_spike_ends_the_run_under_abort(config, tmp_path):
-    strict = with_(config, "train", spike=6.0, steps=30, eval_every=0)
+    strict = replace_from_dict(
+        config, {"train": {"spike": 6.0, "steps": 30, "eval_every": 0}}
+    )
     with pytest.raises(NonFiniteLossError, match="is a spike"):
         train(strict, tmp_path / "run", overrides=poisoned(config, 25, 1e4))

@@ -1,24 +1,17 @@
-import dataclasses
 import gzip
 import json
 
 import pytest
 
+from uets_jax.config import replace_from_dict
 from uets_jax.measure.flops import forward_flops, train_flops
 from uets_jax.train.loop import train
 from uets_jax.train.phase import model_flops
 
 
-def with_(config, room, **changes):
-    part = dataclasses.replace(getattr(config, room), **changes)
-    return dataclasses.replace(config, **{room: part})
-
-
 @pytest.fixture(scope="module")
-def run(tiny, corpus, tmp_path_factory):
+def run(config, tmp_path_factory):
     """A run of 8 steps of which two were traced: (summary, folder)."""
-    config = with_(tiny, "data", source=f"files:{corpus}/*.txt")
-    config = with_(config, "model", vocab=0)
     out = tmp_path_factory.mktemp("phase") / "run"
     return train(config, out, profile=2).summary, out
 
@@ -51,7 +44,7 @@ def test_a_trace_of_a_few_steps_is_written(run):
 
 
 def test_recomputation_is_not_work_of_the_model(tiny):
-    again = with_(tiny, "model", remat=True)
+    again = replace_from_dict(tiny, {"model": {"remat": True}})
     tokens = 8 * 32
     counted = train_flops(again.model, 32) * tokens
     wanted = 3 * forward_flops(again.model, 32) * tokens

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -6,6 +5,7 @@ import numpy as np
 import pytest
 
 from uets_jax.build import build
+from uets_jax.config import replace_from_dict
 from uets_jax.data.windows import chain_ids
 from uets_jax.errors import NonFiniteLossError, StoppedError
 from uets_jax.report.metrics import read_metrics
@@ -14,16 +14,11 @@ from uets_jax.train.loop import train
 from uets_jax.train.session import open_session
 
 
-def with_(config, room, **changes):
-    part = dataclasses.replace(getattr(config, room), **changes)
-    return dataclasses.replace(config, **{room: part})
-
-
 @pytest.fixture(scope="module")
-def config(tiny, corpus):
-    source = with_(tiny, "data", source=f"files:{corpus}/*.txt")
-    backward = with_(source, "train", on_bad_step="rollback", checkpoint_every=2)
-    return with_(backward, "model", vocab=257)
+def config(config):
+    """With checkpoints to go back to at every other step."""
+    train = {"on_bad_step": "rollback", "checkpoint_every": 2}
+    return replace_from_dict(config, {"train": train})
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +91,9 @@ def test_a_stop_after_a_rollback_resumes_bit_identical(
 def test_without_a_checkpoint_the_run_starts_again_past_the_data(
     config, poison, tmp_path
 ):
-    rare = with_(config, "train", checkpoint_every=0, eval_every=0)
+    rare = replace_from_dict(
+        config, {"train": {"checkpoint_every": 0, "eval_every": 0}}
+    )
     result = train(rare, tmp_path / "run", overrides=poison)
     windows, chain = open_session(config).windows, ""
     for number in range(5, 13):
@@ -106,7 +103,7 @@ def test_without_a_checkpoint_the_run_starts_again_past_the_data(
 
 
 def test_a_run_that_only_goes_back_ends(config, tmp_path):
-    stubborn = with_(config, "train", bad_steps=2)
+    stubborn = replace_from_dict(config, {"train": {"bad_steps": 2}})
     nan_rate = {"schedule": lambda hypers, step: hypers.learning_rate * jnp.nan}
     with pytest.raises(NonFiniteLossError, match="at step 1, after 2 rollbacks"):
         train(stubborn, tmp_path / "run", overrides=nan_rate)

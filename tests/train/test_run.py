@@ -3,21 +3,15 @@ import json
 
 import pytest
 
-from uets_jax.config import to_dict
+from uets_jax.config import replace_from_dict, to_dict
 from uets_jax.report.metrics import read_metrics
 from uets_jax.train.loop import train
 from uets_jax.train.run import Position
 
 
-def with_(config, room, **changes):
-    part = dataclasses.replace(getattr(config, room), **changes)
-    return dataclasses.replace(config, **{room: part})
-
-
 @pytest.fixture(scope="module")
-def config(tiny, corpus):
-    source = with_(tiny, "data", source=f"files:{corpus}/*.txt")
-    return with_(with_(source, "model", vocab=0), "train", steps=4)
+def config(config):
+    return replace_from_dict(config, {"train": {"steps": 4}})
 
 
 def test_a_position_survives_json():
@@ -44,7 +38,7 @@ def test_a_record_holds_all_that_a_resume_needs(config, tmp_path):
 
 def test_the_ledger_of_a_resumed_run_goes_on(config, tmp_path):
     """Seconds, too: the parts before a resume are in them."""
-    short, out = with_(config, "train", steps=2), tmp_path / "run"
+    short, out = replace_from_dict(config, {"train": {"steps": 2}}), tmp_path / "run"
     first = train(short, out).summary
     path = out / "checkpoints" / "00000002" / "record.json"
     stored = json.loads(path.read_text())["ledger"]["seconds"]

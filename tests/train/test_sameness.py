@@ -1,11 +1,10 @@
-import dataclasses
 import pathlib
 import shutil
 
 import optax
 import pytest
 
-from uets_jax.config import MeshConfig
+from uets_jax.config import replace_from_dict
 from uets_jax.errors import UserError
 from uets_jax.models.presets import read_config
 from uets_jax.report.metrics import read_metrics
@@ -13,18 +12,13 @@ from uets_jax.train.loop import train
 from uets_jax.train.sameness import check_same_run
 
 
-def with_(config, room, **changes):
-    part = dataclasses.replace(getattr(config, room), **changes)
-    return dataclasses.replace(config, **{room: part})
-
-
 @pytest.fixture(scope="module")
-def config(tiny, corpus, tmp_path_factory):
-    """TINY on a copy of the corpus, whose text a test may change."""
+def config(config, corpus, tmp_path_factory):
+    """Four steps on a copy of the corpus, whose text a test may change."""
     text = tmp_path_factory.mktemp("text") / "corpus"
     shutil.copytree(corpus, text)
-    source = with_(tiny, "data", source=f"files:{text}/*.txt")
-    return with_(with_(source, "model", vocab=0), "train", steps=4)
+    source = {"source": f"files:{text}/*.txt"}
+    return replace_from_dict(config, {"data": source, "train": {"steps": 4}})
 
 
 @pytest.fixture
@@ -57,17 +51,21 @@ def test_another_config_is_refused_and_the_stored_one_stays(
 ):
     before = (out / "config.json").read_bytes()
     with pytest.raises(UserError, match=culprit):
-        train(with_(config, room, **changes), out, resume=True)
+        train(replace_from_dict(config, {room: {**changes}}), out, resume=True)
     assert (out / "config.json").read_bytes() == before
 
 
 def test_cadences_mesh_and_cache_may_differ(out):
     same = read_config(out / "config.json")
-    other = with_(same, "train", keep=9, log_every=1, mesh=MeshConfig(data=8))
-    other = with_(other, "data", cache="elsewhere")
+    other = replace_from_dict(
+        same, {"train": {"keep": 9, "log_every": 1, "mesh": {"data": 8}}}
+    )
+    other = replace_from_dict(other, {"data": {"cache": "elsewhere"}})
     assert check_same_run(other, out / "config.json") == []
     with pytest.raises(UserError, match=r"train\.seed"):
-        check_same_run(with_(other, "train", seed=1), out / "config.json")
+        check_same_run(
+            replace_from_dict(other, {"train": {"seed": 1}}), out / "config.json"
+        )
 
 
 def test_other_overrides_are_refused(config, out):
@@ -104,8 +102,8 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(config, tmp_path):
 
 
 def test_what_is_allowed_may_differ_and_is_told(config, out):
-    longer = with_(config, "train", steps=6)
-    longer = with_(longer, "optim", learning_rate=1e-3)
+    longer = replace_from_dict(config, {"train": {"steps": 6}})
+    longer = replace_from_dict(longer, {"optim": {"learning_rate": 1e-3}})
     with pytest.raises(UserError, match=r"optim\.learning_rate.*--allow optim"):
         train(longer, out, resume=True, allow=("train.steps",))
     allow = ("train.steps", "optim")
@@ -125,14 +123,19 @@ def test_what_is_allowed_may_differ_and_is_told(config, out):
 
 @pytest.mark.usefixtures("more_text")
 def test_text_that_changed_may_be_allowed(config, out):
-    longer = with_(config, "train", steps=5)
+    longer = replace_from_dict(config, {"train": {"steps": 5}})
     allow = ("train.steps", "data")
     assert train(longer, out, resume=True, allow=allow).summary["steps"] == 5
 
 
 def test_another_shape_is_refused_even_when_allowed(config, out):
     with pytest.raises(UserError, match="in the checkpoint but"):
-        train(with_(config, "model", depth=3), out, resume=True, allow=("model",))
+        train(
+            replace_from_dict(config, {"model": {"depth": 3}}),
+            out,
+            resume=True,
+            allow=("model",),
+        )
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ from uets_jax.train.mesh import put_batch
 from uets_jax.train.monitor import BadStepError, abort, read, validate
 from uets_jax.train.phase import Stopwatch, close, profiled
 from uets_jax.train.rollback import roll_back
-from uets_jax.train.run import Pending, Run, begin, save
+from uets_jax.train.run import Pending, Run, save
 from uets_jax.train.sameness import check_allow
 from uets_jax.train.session import open_session
+from uets_jax.train.start import begin
 from uets_jax.train.summary import finish
 from uets_jax.types import Batch, TrainState
 

@@ -1,34 +1,24 @@
-"""A run: what changes while it goes on, how it begins, goes on and is saved."""
+"""A run: what changes while it goes on, and how it is saved."""
 
 import contextlib
 import dataclasses
 import math
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from uets_jax.build import hypers
 from uets_jax.config import config_hash, to_dict
 from uets_jax.measure.energy import EnergyMeter
 from uets_jax.measure.ledger import Ledger
 from uets_jax.measure.machine import live_array_bytes
-from uets_jax.report.metrics import MetricsWriter, cut_back
+from uets_jax.report.metrics import MetricsWriter
 from uets_jax.report.progress import Progress
-from uets_jax.report.trackers import Trackers, open_trackers
-from uets_jax.train import checkpoint
+from uets_jax.report.trackers import Trackers
 from uets_jax.train.files import told, write_json
 from uets_jax.train.interrupts import Interrupts
-from uets_jax.train.mesh import abstract_state
-from uets_jax.train.processes import agreement, barrier, is_main
-from uets_jax.train.sameness import (
-    check_same_data,
-    check_same_overrides,
-    check_same_run,
-)
+from uets_jax.train.processes import is_main
 from uets_jax.train.saver import Saver
 from uets_jax.train.session import Session
 from uets_jax.train.watchdog import Watchdog
@@ -137,127 +127,6 @@ class Run:
         """Energy drawn so far, the parts before a resume included, where measured."""
         own = self.meter.joules()
         return None if own is None else self.ledger.joules + own
-
-
-def begin(
-    session: Session,
-    out: Path,
-    resume: bool,
-    ledger: Ledger,
-    overrides: list[str],
-    allow: Sequence[str] = (),
-) -> Run:
-    """A fresh run, or the newest intact checkpoint of an old one.
-
-    Raises:
-      UserError: if `out` can't be written, or the run in it is another one.
-    """
-    ledger.switch("compile")
-    config, notes, changed = session.config, [], []
-    state, record = None, {}
-    with told(out):
-        if is_main():
-            out.mkdir(parents=True, exist_ok=True)
-        barrier("folder")
-        if resume:
-            changed = check_same_run(config, out / "config.json", allow)
-            same = Same(session, overrides, allow, changed)
-            state, record, notes = restore(same, out / "checkpoints")
-        at = Position(**record.get("position", {}))
-        if is_main():
-            cut_back(out / "metrics.jsonl", at.step)
-    if state is None:
-        state = session.initial_state()
-    else:
-        ledger.carry(record["ledger"])
-        state = state._replace(hypers=session.place_hypers(hypers(config)))
-    at.counts["resumes"] += bool(record)
-    progress = progress_of(session, at.step)
-    run = Run(
-        session=session,
-        overrides=overrides,
-        out=out,
-        state=state,
-        at=at,
-        ledger=ledger,
-        meter=EnergyMeter(),
-        metrics=MetricsWriter(out / "metrics.jsonl" if is_main() else Path(os.devnull)),
-        progress=progress,
-        saver=Saver(out / "checkpoints", config.train.keep),
-        trackers=trackers_of(session, out, progress),
-        watchdog=Watchdog(config.train.watchdog if jax.process_count() > 1 else 0),
-        interrupts=Interrupts(),
-        ask=agreement(session.mesh),
-        saved=at.step or -1,
-        described=(out / "config.json").exists() and not changed,
-    )
-    for name, details in (("resume", notes), ("allowed", changed)):
-        for detail in details:
-            run.progress.note(detail)
-            run.event(name, detail)
-    return run
-
-
-def progress_of(session: Session, step: int) -> Progress:
-    """The progress lines of process 0; the others are silent."""
-    train = session.config.train
-    stream = sys.stderr if is_main() else Silent()
-    return Progress(train.steps, step, train.log_every, stream)
-
-
-class Silent:
-    """A stream that says nothing."""
-
-    def write(self, text: str, /) -> None:
-        """Forgets the text."""
-
-    def flush(self) -> None:
-        """Has nothing to pass on."""
-
-
-def trackers_of(session: Session, out: Path, progress: Progress) -> Trackers:
-    """The configured trackers of process 0."""
-    config = session.config
-    names = config.train.trackers if is_main() else ""
-    return open_trackers(names, out, to_dict(config), config.name, progress.note)
-
-
-class Same(NamedTuple):
-    """What a checkpoint is compared with; `changed` collects what may differ."""
-
-    session: Session
-    overrides: list[str]
-    allow: Sequence[str]
-    changed: list[str]
-
-    def check(self, root: Path, record: dict[str, Any]) -> None:
-        """Raises `UserError` for the first difference that is not allowed."""
-        store = self.session.store
-        hashes = (store.tokenizer.hash, store.fingerprint)
-        found = check_same_data(root, record, *hashes, self.allow)
-        found += check_same_overrides(root, record, self.overrides, self.allow)
-        self.changed.extend(found)
-
-
-def restore(
-    same: Same, root: Path
-) -> tuple[TrainState | None, dict[str, Any], list[str]]:
-    """(state or None, record, what to tell): the newest checkpoint that verifies.
-
-    Damaged ones are set aside, so that they never count as newer than what follows.
-    """
-    abstract = abstract_state(same.session.program, same.session.mesh)
-    check = lambda record: same.check(root, record)
-    found, damaged = checkpoint.load_newest(root, abstract, check)
-    notes = [f"left out a damaged checkpoint: {what}" for what in damaged]
-    state, record, told_last = None, {}, "no complete checkpoint: starting at step 0"
-    if found is not None:
-        state, record = found
-        told_last = f"resumed at step {record['step']}"
-    barrier("restored")
-    if is_main():
-        checkpoint.set_aside(root, above=record.get("step", -1))
-    return state, record, [*notes, told_last]
 
 
 def describe(run: Run) -> None:
