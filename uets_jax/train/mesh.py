@@ -82,6 +82,7 @@ def state_shardings(abstract: TrainState, mesh: Mesh) -> TrainState:
     )
 
 
+@functools.lru_cache(maxsize=64)
 def abstract_state(program: Program, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the program's state; allocates nothing."""
     scalar: Any = jax.ShapeDtypeStruct((), np.float32)
