@@ -87,22 +87,21 @@ def row(program: str, kind: str, config: ExperimentConfig) -> dict[str, Any]:
     }
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> str:
-    """Median and worst error of each kind, in a sentence."""
-    parts = []
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Median and worst error of each kind that has rows."""
+    found = []
     for kind in KINDS:
         if mine := [r for r in rows if r["kind"] == kind]:
             worst = max(mine, key=lambda r: abs(r["error"]))
             median = statistics.median(abs(r["error"]) for r in mine)
-            parts.append(
-                f"{kind}, {len(mine)} programs: median {median:.1%}, "
-                f"worst {worst['error']:+.1%} ({worst['program']})"
-            )
-    return "; ".join(parts) + "."
+            extremes = {"median_error": median, "worst_error": worst["error"]}
+            figures = {"kind": kind, "programs": len(mine), **extremes}
+            found.append({**figures, "worst_program": worst["program"]})
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures all programs and writes `results/foundation.memory.json`."""
+    """Measures all programs; writes `foundation.memory` and its summary."""
     parser = argparse.ArgumentParser(prog="python -m experiments.memory")
     parser.add_argument("--out", type=Path, default=Path("results"))
     words = list(sys.argv[1:] if argv is None else argv)
@@ -116,14 +115,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 configs[name] = to_dict(config)["model"]
                 print(f"{name:60} {rows[-1]['error']:+.3f}")
         command = " ".join(["python -m experiments.memory", *words])
-        note = f"{NOTE} {summary(rows)}"
-        path = write_record(
-            "foundation.memory", rows, command, configs, note, out=given.out
-        )
+        tables = {"foundation.memory": rows, "foundation.memory_summary": summary(rows)}
+        for name, table in tables.items():
+            path = write_record(name, table, command, configs, NOTE, out=given.out)
+            print(path)
     except ENDS as error:
         print(f"memory: error: {error}", file=sys.stderr)
         return exit_code(error)
-    print(f"{path}: {summary(rows)}")
     return EXIT_OK
 
 

@@ -44,11 +44,16 @@ def test_a_row_has_both_figures(tiny):
 
 def test_the_summary_has_median_and_worst_of_each_kind():
     found = memory.summary([*rows(0.1, -0.3, 0.2), *rows(-0.01, kind="held out")])
-    assert found == (
-        "tuned, 3 programs: median 20.0%, worst -30.0% (p-0.3); "
-        "held out, 1 programs: median 1.0%, worst -1.0% (p-0.01)."
-    )
-    assert "held out" not in memory.summary(rows(0.1))
+    assert found[0] == {
+        "kind": "tuned",
+        "programs": 3,
+        "median_error": 0.2,
+        "worst_error": -0.3,
+        "worst_program": "p-0.3",
+    }
+    assert [r["kind"] for r in found] == ["tuned", "held out"]
+    assert found[1]["worst_error"] == -0.01
+    assert [r["kind"] for r in memory.summary(rows(0.1))] == ["tuned"]
 
 
 def test_the_record_holds_every_program(tiny, tmp_path, monkeypatch, capsys):
@@ -62,5 +67,7 @@ def test_the_record_holds_every_program(tiny, tmp_path, monkeypatch, capsys):
     assert kinds == [("first", "tuned"), ("second", "held out")]
     assert record["rows"][0]["error"] == pytest.approx(-0.1)
     assert record["config"]["second"] == to_dict(tiny)["model"]
-    assert "worst -10.0% (second)" in record["notes"]
+    short = read_record("foundation.memory_summary", tmp_path)["rows"]
+    assert short[1]["worst_program"] == "second"
+    assert short[1]["worst_error"] == pytest.approx(-0.1)
     assert "-0.100" in capsys.readouterr().out
