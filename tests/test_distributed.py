@@ -63,7 +63,7 @@ def config(tiny, corpus):
 class Pair:
     """Two processes that train together."""
 
-    def __init__(self, config, out, slow=0.0, stuck=-1):
+    def __init__(self, config, out, slow=0.0, stuck=-1, other=None):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -79,6 +79,8 @@ class Pair:
         self.processes = []
         for i, log in enumerate(self.logs):
             own = {**given, "process": i, "stuck": stuck if i else -1}
+            if i and other:
+                own["config"] = dataclasses.asdict(other)
             with log.open("w") as stream:
                 command = [sys.executable, "-c", CHILD, json.dumps(own)]
                 process = subprocess.Popen(command, stderr=stream, env=environment)
@@ -182,3 +184,13 @@ def test_the_watchdog_ends_a_stuck_pair(config, tmp_path):
     said = [log.read_text() for log in pair.logs]
     assert "no progress for 15 s while" in said[1]
     assert "no progress for 15 s while" in said[0] or "process is gone" in said[0]
+
+
+def test_processes_with_other_configs_are_refused(config, tmp_path):
+    """Else each would hold other parameters, and nothing would notice."""
+    other = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=1))
+    pair = Pair(config, tmp_path / "run", other=other)
+    assert pair.end() == [2, 2], pair.said()
+    for log in pair.logs:
+        assert "train.seed: process 1 has another one" in log.read_text()
+    assert not (tmp_path / "run" / "config.json").exists()

@@ -111,3 +111,28 @@ def test_counts_add_and_repeat_with_their_branches():
     total = thrice.total({"a": 2, "b": 1})
     assert total["probe"] == Cost(3 * 100 + (2 + 2 * 10) + (3 * 1 + 5))
     assert total["policy"] == Cost(21)
+
+
+def test_the_gradient_of_a_branch_with_other_residuals_is_counted():
+    matrix = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+    square = lambda x: branch("b", x.sum() > 0, lambda y: y @ y @ y, lambda y: y, x)
+    found = count(jax.make_jaxpr(jax.value_and_grad(lambda x: square(x).sum()))(matrix))
+    one = 2 * 4**3
+    matmuls = lambda taken: sum(c.matmul for c in found.total({"b": taken}).values())
+    assert matmuls(0) == 0
+    assert matmuls(1) == (2 + 4) * one
+    assert sum(c.matmul for c in found.most().values()) == 6 * one
+
+
+def test_the_most_is_the_costlier_arm_of_every_branch():
+    matrix = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+
+    def inner(x):
+        return branch("inner", x.sum() > 1, lambda y: y @ y, lambda y: y, x)
+
+    def body(x, _):
+        return branch("outer", x.sum() > 0, inner, lambda y: y @ y @ y, x), None
+
+    run = lambda x: jax.lax.scan(body, x, length=5)[0]
+    found = count(jax.make_jaxpr(run)(matrix)).most()
+    assert sum(c.matmul for c in found.values()) == 5 * (2 + 1) * 2 * 4**3

@@ -144,3 +144,9 @@ def test_an_unwritable_folder_is_one_clear_line(tmp_path, start):
 def test_the_record_is_plain_json(saved):
     record = json.loads((saved / "00000001" / "record.json").read_text())
     assert record["tree"][".params['head']['w']"] == "float32[32, 64]"
+
+
+def test_only_names_of_eight_digits_are_steps(tmp_path):
+    for name in ("00000004", "77", "00000005.damaged", ".tmp-00000006", "123456789"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.steps(tmp_path) == [4, 123456789]

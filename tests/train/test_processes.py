@@ -1,10 +1,19 @@
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from uets_jax.config import MeshConfig
 from uets_jax.errors import UserError
 from uets_jax.train.mesh import make_mesh
-from uets_jax.train.processes import agreement, barrier, gather, is_main, join
+from uets_jax.train.processes import (
+    agreement,
+    alike,
+    barrier,
+    gather,
+    is_main,
+    join,
+)
 
 
 @pytest.mark.parametrize(("processes", "process"), [(0, -1), (2, 2), (2, -1)])
@@ -31,3 +40,37 @@ def test_one_process_agrees_with_itself():
     ask = agreement(make_mesh(MeshConfig(data=8)))
     assert ask(True) is True
     assert ask(False) is False
+
+
+def two_processes(monkeypatch, other):
+    """This is process 0 of two; what the other one says is `other`."""
+    from jax.experimental import multihost_utils
+
+    digests = []
+
+    def gathered(own):
+        digests.append(own)
+        return np.stack([own, own if other is None else other(own)])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    return digests
+
+
+def test_processes_that_were_started_alike_go_on(monkeypatch):
+    digests = two_processes(monkeypatch, None)
+    alike({"train.seed": 0, "text": "abc"})
+    assert digests[0].shape == (2, 32)
+
+
+def test_the_first_difference_between_processes_is_named(monkeypatch):
+    def another_seed(own):
+        changed = own.copy()
+        changed[1:, 5] += 1
+        return changed
+
+    two_processes(monkeypatch, another_seed)
+    with pytest.raises(
+        UserError, match=r"train\.seed: process 1 has another one.* 7\)"
+    ):
+        alike({"name": "a", "train.seed": 7, "text": "abc"})

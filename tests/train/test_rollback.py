@@ -64,6 +64,7 @@ def test_what_was_lost_stays_in_the_ledger(rolled):
     assert steps.tolist() == [1, 1, 1, 1, 3, 1, 1, 1]  # 5 and, under way, 6 are lost
     assert spent[-1] == 10 * spent[0]
     assert result.summary["flops"]["forward_backward"] % 10 == 0
+    assert result.summary["tokens"] == 10 * 8 * 32
 
 
 def test_a_stop_after_a_rollback_resumes_bit_identical(

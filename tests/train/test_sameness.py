@@ -144,3 +144,9 @@ def test_another_shape_is_refused_even_when_allowed(config, out):
 def test_a_word_that_allows_nothing_is_refused(word, hint, config, out):
     with pytest.raises(UserError, match=f"--allow {word}: did you mean '{hint}'"):
         train(config, out, resume=True, allow=(word,))
+
+
+def test_a_run_cannot_be_made_shorter_than_it_is(config, out):
+    shorter = replace_from_dict(config, {"train": {"steps": 3}})
+    with pytest.raises(UserError, match=r"train\.steps: 3 is less than the 4"):
+        train(shorter, out, resume=True, allow=("train.steps",))

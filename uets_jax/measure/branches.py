@@ -73,6 +73,21 @@ class Count:
             costs = _sum(costs, _scaled(branch.arms[1], taken[name]))
         return costs
 
+    def most(self) -> Costs:
+        """Costs by category of one call, of every branch the costlier arm.
+
+        An upper bound, for where predicates are not counted.
+        """
+        costs = self.always
+        for branch in self.branches.values():
+            times, inside = branch.times, branch
+            while inside.holder is not None:
+                inside = self.branches[inside.holder[0]]
+                times *= inside.times
+            work = lambda arm: sum(cost.total for cost in arm.values())
+            costs = _sum(costs, _scaled(max(branch.arms, key=work), times))
+        return costs
+
     def _runs(self, name: str, taken: Mapping[str, int], calls: int) -> int:
         branch = self.branches[name]
         if branch.holder is None:

@@ -115,7 +115,7 @@ RULES: dict[str, Rule] = {
         "layout_constraint mesh_cast reshard device_put random_wrap random_unwrap "
         "random_clone create_token after_all all_gather all_gather_invariant "
         "all_gather_reduced all_to_all ppermute pbroadcast ragged_all_to_all pvary "
-        "preduced axis_index platform_index with_memory_space_constraint empty "
+        "preduced axis_index platform_index with_memory_space_constraint empty empty2 "
         "zeros_like xla_metadata_value reduced_vary_cast_p reduced_vary_cast "
         "vary_unreduced_cast_p new_ref get swap vary_unreduced_cast debug_callback "
         "debug_print inspect_sharding shard_alike lu_pivots_to_permutation freeze "

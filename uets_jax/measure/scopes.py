@@ -25,9 +25,9 @@ CATEGORIES = (
     "evaluation",
 )
 
-_CATEGORY = re.compile(rf"(?<![\w.])category\.({'|'.join(CATEGORIES)})(?!\w)")
-_BRANCH = re.compile(r"(?<![\w.])branch\.(\w+)")
-_TRIPS = re.compile(r"(?<![\w.])trips\.(\d+)")
+_CATEGORY = re.compile(rf"(?<![\w. ])category\.({'|'.join(CATEGORIES)})(?![\w ])")
+_BRANCH = re.compile(r"(?<![\w. ])branch\.(\w+)")
+_TRIPS = re.compile(r"(?<![\w. ])trips\.(\d+)")
 
 
 def category(name: str) -> AbstractContextManager[Any]:
@@ -79,7 +79,8 @@ def branch_of(stack: Any) -> str | None:
 def trips(n: int) -> AbstractContextManager[Any]:
     """Says that a `while_loop` (or `fori_loop`) inside runs `n` times.
 
-    It holds for the outermost loop inside; a loop within that one needs its own.
+    It holds for every loop directly inside, one after the other; a loop within one of
+    those needs its own.
 
     Raises:
       UserError: for a number that is not a whole one, 0 or more.

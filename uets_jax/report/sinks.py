@@ -32,7 +32,7 @@ def event_text(record: dict[str, Any]) -> str:
     return ": ".join(told) if record.get("event") else ""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The error's type and the beginning of its text."""
     return textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder="…")
 

@@ -79,7 +79,7 @@ class Worker:
                 if self._closing and self._queue.empty():
                     break
             sink.close()
-        except Exception as error:
+        except BaseException as error:  # SystemExit, too, ends but the sink
             self.alive = False
             self.told.append(f"{self.name}: switched off after {one_line(error)}")
             self._abandon()

@@ -35,7 +35,8 @@ def steps(root: Path) -> list[int]:
     """The steps that have a checkpoint, rising; renamed only when complete."""
     if not root.is_dir():
         return []
-    return sorted(int(p.name) for p in root.iterdir() if p.name.isdecimal())
+    numbers = (int(p.name) for p in root.iterdir() if p.name.isdecimal())
+    return sorted(n for n in numbers if (root / f"{n:08d}").exists())
 
 
 def sweep(root: Path) -> None:

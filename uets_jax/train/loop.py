@@ -17,14 +17,15 @@ from uets_jax.data.windows import chain_ids, stream
 from uets_jax.errors import StoppedError, UserError
 from uets_jax.measure.ledger import Ledger
 from uets_jax.train.executable import Executable, executable
+from uets_jax.train.files import held
 from uets_jax.train.mesh import put_batch
-from uets_jax.train.monitor import BadStepError, abort, read, validate
+from uets_jax.train.monitor import BadStepError, abort, log, read, validate
 from uets_jax.train.phase import Stopwatch, close, profiled
 from uets_jax.train.rollback import roll_back
 from uets_jax.train.run import Pending, Run, save
 from uets_jax.train.sameness import check_allow
 from uets_jax.train.session import open_session
-from uets_jax.train.start import begin
+from uets_jax.train.start import already_finished, begin, tell
 from uets_jax.train.summary import finish
 from uets_jax.types import Batch, TrainState
 
@@ -75,16 +76,25 @@ def train(
     if not resume and (out / "config.json").exists():
         raise UserError(f"{out}: holds a run; use --resume {out} or another --out")
     session = open_session(config, overrides)
-    run = begin(session, out, resume, ledger, sorted(overrides or {}), allow)
-    run.profile = profile
+    with held(out):
+        run = begin(session, out, resume, ledger, sorted(overrides or {}), allow)
+        if resume and (summary := already_finished(run)):
+            return Result(session.config, run.state, summary)
+        run.profile = profile
+        return _train(run)
+
+
+def _train(run: Run) -> Result:
+    """The run from where it is to its end."""
     with run.open():
-        for phase in phases(session.config):
+        tell(run)
+        for phase in phases(run.session.config):
             _run_phase(run, phase)
         if run.saved != run.at.step:
             save(run)
         run.saver.wait()
         summary = finish(run)
-    return Result(session.config, run.state, summary)
+    return Result(run.session.config, run.state, summary)
 
 
 def phases(config: ExperimentConfig) -> tuple[Phase, ...]:
@@ -104,13 +114,13 @@ def _run_phase(run: Run, phase: Phase) -> None:
     watch = Stopwatch(run)
     while run.at.step < phase.end:
         try:
-            _steps(run, phase, step)
+            _steps(run, phase, step, watch)
         except BadStepError as bad:
-            roll_back(run, bad)
+            roll_back(run, bad, step.count)
     close(run, phase.config, step, watch)
 
 
-def _steps(run: Run, phase: Phase, step: Executable) -> None:
+def _steps(run: Run, phase: Phase, step: Executable, watch: Stopwatch) -> None:
     """Steps up to the end of the phase, or to the first bad one.
 
     Raises:
@@ -126,12 +136,15 @@ def _steps(run: Run, phase: Phase, step: Executable) -> None:
             run.state, metrics = step.call(run.state, pool, None)
             run.at.chain = chain_ids(run.at.chain, _consumed(run, batch))
             run.at.step += 1
-            read(run, step.count)
             stop = run.ask(bool(run.interrupts.caught))
-            run.pending = Pending(run.at.step, metrics, stop)
+            before, run.pending = run.pending, Pending(run.at.step, metrics, stop)
+            log(run, step.count, before)
+            watch.settle(run)
             _at_fixed_steps(run, step)
             if _asked_to_stop(run) and run.at.step < phase.end:
-                _stop(run, step)
+                read(run, step.count)
+                close(run, phase.config, step, watch)
+                _stop(run)
             run.saver.check()
             run.watchdog.beat(f"training after step {run.at.step}")
             profile.step()
@@ -169,8 +182,10 @@ def _check_params(run: Run) -> None:
     Raises:
       NonFiniteLossError: if a parameter is not finite; a guard lets none pass.
     """
+    before = run.ledger.switch("checkpoint")
     if run.session.program.guard is None and not _all_finite(run.state.params):
         raise abort(run, f"a parameter is not finite after step {run.at.step}")
+    run.ledger.switch(before)
 
 
 @jax.jit
@@ -185,9 +200,8 @@ def _asked_to_stop(run: Run) -> bool:
     return run.stop is not None
 
 
-def _stop(run: Run, step: Executable) -> None:
+def _stop(run: Run) -> None:
     """Saves the current step and ends the run."""
-    read(run, step.count)
     if run.saved != run.at.step:
         _check_params(run)
         save(run)

@@ -12,7 +12,7 @@ import jax
 from uets_jax.errors import NonFiniteLossError
 from uets_jax.measure.branches import Count
 from uets_jax.train.executable import evaluation_cost
-from uets_jax.train.run import Run, describe
+from uets_jax.train.run import Pending, Run, describe
 from uets_jax.train.validation import validation
 
 TOLD = 3  # left-out updates that get a line on the terminal, each
@@ -27,30 +27,40 @@ class BadStepError(Exception):
 
 
 def read(run: Run, count: Count) -> None:
-    """Fetches and logs the metrics of the last step dispatched before this one.
+    """Fetches and logs the metrics of the last step dispatched; see `log`."""
+    pending, run.pending = run.pending, None
+    log(run, count, pending)
+
+
+def log(run: Run, count: Count, pending: Pending | None) -> None:
+    """Fetches and logs the metrics of a step, charges it, looks whether it was bad.
 
     Raises:
       NonFiniteLossError: for a bad step under the policy `abort`, or one too many.
       BadStepError: for one under the policy `rollback`.
     """
-    if run.pending is None:
+    if pending is None:
         return
-    step, metrics, stop = run.pending
-    run.pending = None
-    values = {k: float(v) for k, v in jax.device_get(dict(metrics)).items()}
     describe(run)
-    taken = {k.removeprefix("taken/"): int(v) for k, v in values.items() if "/" in k}
-    run.ledger.charge(count.total(taken, 1), tokens=int(values.pop("targets")))
-    run.record({"step": step, **values, **run.spent()})
-    run.progress.update(step, values["loss"], run.ledger.tokens)
-    run.at.last_loss = values["loss"]
-    if stop and run.stop is None:
+    values = charge(run, count, pending)
+    run.record({"step": pending.step, **values, **run.spent()})
+    run.progress.update(pending.step, values["loss"], run.ledger.tokens)
+    if pending.stop and run.stop is None:
         run.stop = run.interrupts.caught or "a signal to another process"
     why = bad(values)
     if why:
-        _act(run, step, why, count)
+        _act(run, pending.step, why)
     else:
-        run.at.streak = 0
+        run.at.streak, run.at.last_loss = 0, values["loss"]
+
+
+def charge(run: Run, count: Count, pending: Pending) -> dict[str, float]:
+    """Adds a step to the ledger; returns its metrics, less the number of targets."""
+    fetched = jax.device_get(dict(pending.metrics))
+    values = {name: float(value) for name, value in fetched.items()}
+    taken = {k.removeprefix("taken/"): int(v) for k, v in values.items() if "/" in k}
+    run.ledger.charge(count.total(taken), tokens=int(values.pop("targets")))
+    return values
 
 
 def bad(values: dict[str, float]) -> str:
@@ -61,14 +71,12 @@ def bad(values: dict[str, float]) -> str:
     return f"loss {values['loss']:.4g} is a spike" if values.get("skipped") else ""
 
 
-def _act(run: Run, step: int, why: str, count: Count) -> None:
+def _act(run: Run, step: int, why: str) -> None:
     """What `train.on_bad_step` says."""
     train = run.session.config.train
     if train.on_bad_step == "abort":
         raise abort(run, f"{why} at step {step}")
     if train.on_bad_step == "rollback":
-        unread = run.at.step - step  # dispatched meanwhile
-        run.ledger.charge({n: c * unread for n, c in count.always.items()})
         raise BadStepError(step, why)
     run.at.streak += 1
     run.at.counts["skipped_steps"] += 1
@@ -100,6 +108,7 @@ def validate(run: Run) -> dict[str, Any]:
     run.watchdog.beat(f"validating step {run.at.step}")
     found = validation(session, run.state.params, "valid", config.train.eval_tokens)
     batches = found.pop("valid_batches")
+    run.look_at_memory()
     cost = evaluation_cost(session.program, session.mesh, config)
     run.ledger.charge({"evaluation": cost * int(batches)})
     run.at.last_valid = found

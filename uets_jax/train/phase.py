@@ -18,10 +18,24 @@ WARM_UP = 3  # steps before a trace begins
 
 
 class Stopwatch:
-    """Steps and seconds of training since it was made, waiting for data included."""
+    """Steps and seconds of training, waiting for data included.
+
+    It starts again once, when the first step has been read, for that one sets things
+    up; a process that makes but one or two steps is timed from the beginning.
+    """
 
     def __init__(self, run: Run) -> None:
+        self._settled = False
+        self._begin(run)
+
+    def _begin(self, run: Run) -> None:
         self._step, self._seconds = run.at.step, run.ledger.training_seconds()
+
+    def settle(self, run: Run) -> None:
+        """Called after each step; starts again after the second one."""
+        if not self._settled and run.at.step == self._step + 2:
+            self._settled = True
+            self._begin(run)
 
     def read(self, run: Run) -> tuple[int, float]:
         """(steps, seconds) so far."""

@@ -2,9 +2,11 @@
 
 import atexit
 import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -111,6 +113,30 @@ def barrier(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+def alike(values: dict[str, Any]) -> None:
+    """Compares values across the processes, which name them in the same order.
+
+    Raises:
+      UserError: in every process, naming the first value that differs from that of
+        process 0.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    digest = lambda value: hashlib.sha256(repr(value).encode()).digest()
+    own = np.stack([np.frombuffer(digest(v), np.uint8) for v in values.values()])
+    found = multihost_utils.process_allgather(own)
+    for name, column in zip(values, np.swapaxes(found, 0, 1), strict=True):
+        other = np.flatnonzero((column != column[0]).any(axis=1))
+        if len(other):
+            raise UserError(
+                f"{name}: process {other[0]} has another one than process 0 (here, in "
+                f"process {jax.process_index()}: {values[name]!r}); start all with the "
+                "same"
+            )
 
 
 def gather(tree):

@@ -2,14 +2,15 @@
 
 import dataclasses
 
+from uets_jax.measure.branches import Count
 from uets_jax.train import checkpoint
 from uets_jax.train.mesh import abstract_state
-from uets_jax.train.monitor import BadStepError, abort
+from uets_jax.train.monitor import BadStepError, abort, charge
 from uets_jax.train.processes import barrier, is_main
 from uets_jax.train.run import Position, Run
 
 
-def roll_back(run: Run, bad: BadStepError) -> None:
+def roll_back(run: Run, bad: BadStepError, count: Count) -> None:
     """Restores the newest intact checkpoint; what follows reads the data after `bad`.
 
     Without one, the run starts again at step 0. What was spent stays in the ledger;
@@ -23,6 +24,8 @@ def roll_back(run: Run, bad: BadStepError) -> None:
     if run.rollbacks > run.session.config.train.bad_steps:
         raise abort(run, f"{bad}, after {run.rollbacks - 1} rollbacks")
     before = run.ledger.switch("checkpoint")
+    if run.pending is not None:  # was under way when the bad step was read
+        charge(run, count, run.pending)
     run.saver.wait()
     barrier("saved")
     at, counts = run.at, run.at.counts

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,11 @@ import jax
 from uets_jax.config import config_hash, to_dict
 from uets_jax.measure.energy import EnergyMeter
 from uets_jax.measure.ledger import Ledger
-from uets_jax.measure.machine import live_array_bytes
+from uets_jax.measure.machine import (
+    live_array_bytes,
+    peak_device_bytes,
+    peak_rss_bytes,
+)
 from uets_jax.report.metrics import MetricsWriter
 from uets_jax.report.progress import Progress
 from uets_jax.report.trackers import Trackers
@@ -52,7 +55,7 @@ class Position:
     counts: dict[str, int] = dataclasses.field(
         default_factory=lambda: dict.fromkeys(COUNTS, 0)
     )
-    last_loss: float = math.nan
+    last_loss: float | None = None  # of the last good step
     last_valid: dict[str, float | int] = dataclasses.field(default_factory=dict)
 
 
@@ -82,7 +85,8 @@ class Run:
     described: bool = False  # config.json and tokenizer.json are there
     phases: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     bytes: dict[str, int | None] = dataclasses.field(default_factory=dict)
-    live_bytes: int = 0  # most bytes of arrays seen at a save or validation
+    peaks: dict[str, int] = dataclasses.field(default_factory=dict)
+    news: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # events
 
     @contextlib.contextmanager
     def open(self) -> Iterator["Run"]:
@@ -100,8 +104,19 @@ class Run:
             yield self
 
     def look_at_memory(self) -> None:
-        """Notes how many bytes of arrays there are, if never more were seen."""
-        self.live_bytes = max(self.live_bytes, live_array_bytes())
+        """Notes the most bytes seen so far, also before a resume.
+
+        live_arrays: of all arrays, at a save or validation; rss_peak: of the process;
+        device_peak: of the accelerators, where there are any.
+        """
+        seen = {
+            "live_arrays": live_array_bytes(),
+            "rss_peak": peak_rss_bytes(),
+            "device_peak": peak_device_bytes(),
+        }
+        for name, size in seen.items():
+            if size is not None:
+                self.peaks[name] = max(size, self.peaks.get(name, 0))
 
     def event(self, name: str, detail: str) -> None:
         """Something that happened, into the metrics with what was spent so far."""
@@ -159,6 +174,8 @@ def _record(run: Run) -> dict[str, Any]:
         "position": dataclasses.asdict(run.at),
         "next_batch": run.at.step + run.at.passed_over,
         "ledger": spent,
+        "phases": run.phases,
+        "peaks": run.peaks,
         "data_sha256": store.fingerprint,
         "tokenizer_sha256": store.tokenizer.hash,
         "config_hash": config_hash(run.session.config),

@@ -11,7 +11,7 @@ from uets_jax.models.presets import read_config
 
 def check_allow(allow: Iterable[str]) -> None:
     """Raises `UserError` for a word that names no field, room or part of a run."""
-    fields = _flat(to_dict(ExperimentConfig()))
+    fields = flat(to_dict(ExperimentConfig()))
     rooms = {f.rpartition(".")[0] for f in fields} - {""}
     known = {*fields, *rooms, "overrides"}
     for word in allow:
@@ -99,15 +99,16 @@ def _differences(
     old: ExperimentConfig, new: ExperimentConfig
 ) -> Iterator[tuple[str, Any, Any]]:
     """(field, old, new) of the fields that no resume may change by itself."""
-    was, now = _flat(to_dict(old)), _flat(to_dict(new))
+    was, now = flat(to_dict(old)), flat(to_dict(new))
     for field in was:
         if field not in FREE_ON_RESUME and was[field] != now[field]:
             yield field, was[field], now[field]
 
 
-def _flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
-    flat = {}
+def flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested dicts as one, by dotted path."""
+    found = {}
     for key, value in values.items():
         path = f"{where}.{key}" if where else key
-        flat |= _flat(value, path) if isinstance(value, dict) else {path: value}
-    return flat
+        found |= flat(value, path) if isinstance(value, dict) else {path: value}
+    return found

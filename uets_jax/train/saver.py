@@ -3,10 +3,12 @@
 import concurrent.futures
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,7 @@ class Saver:
         self.root, self.keep = root, keep
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
-        self._quiet = _Untold()
-        logging.getLogger("absl").addFilter(self._quiet)
+        _silence()
 
     def save(self, state: PyTree, record: dict[str, Any]) -> Path:
         """Begins to write `root/<record["step"]>` from all processes."""
@@ -75,7 +76,6 @@ class Saver:
                 raise
         finally:
             self._thread.shutdown()
-            logging.getLogger("absl").removeFilter(self._quiet)
 
     def _temporary(self, name: str) -> Path:
         return self.root / f"{TEMPORARY}{name}"
@@ -130,15 +130,27 @@ def _reason(error: Exception) -> str:
     return (text.splitlines() or [type(error).__name__])[0]
 
 
-class _Untold(logging.Filter):
-    """Drops what orbax logs of errors that it raises as well."""
+@functools.cache
+def _silence() -> None:
+    """Keeps what fails in orbax's and tensorstore's threads from being printed, too.
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "raised an exception" not in record.getMessage()
+    The first error of a save is raised; the threads beside it, which nobody can stop,
+    log theirs, or find that their event loop is gone.
+    """
+    logging.getLogger("absl").addFilter(
+        lambda record: "raised an exception" not in record.getMessage()
+    )
+    shown = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            shown(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def _write_json(path: Path, value: Any) -> None:
     with path.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=1)
+        json.dump(value, stream, indent=1, allow_nan=False)
         stream.flush()
         os.fsync(stream.fileno())

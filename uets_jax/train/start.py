@@ -1,5 +1,6 @@
 """How a run begins: afresh, or from the newest intact checkpoint of an old one."""
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import jax
 
 from uets_jax.build import hypers
 from uets_jax.config import to_dict
+from uets_jax.errors import UserError
 from uets_jax.measure.energy import EnergyMeter
 from uets_jax.measure.ledger import Ledger
 from uets_jax.report.metrics import MetricsWriter, cut_back
@@ -19,17 +21,21 @@ from uets_jax.train import checkpoint
 from uets_jax.train.files import told
 from uets_jax.train.interrupts import Interrupts
 from uets_jax.train.mesh import abstract_state
-from uets_jax.train.processes import agreement, barrier, is_main
+from uets_jax.train.processes import agreement, alike, barrier, is_main
 from uets_jax.train.run import Position, Run
 from uets_jax.train.sameness import (
     check_same_data,
     check_same_overrides,
     check_same_run,
+    flat,
 )
 from uets_jax.train.saver import Saver
 from uets_jax.train.session import Session
 from uets_jax.train.watchdog import Watchdog
 from uets_jax.types import TrainState
+
+# fields in which the processes of a run may differ
+OWN = ("data.cache", "train.log_every", "train.trackers", "train.watchdog")
 
 
 def begin(
@@ -48,15 +54,19 @@ def begin(
     ledger.switch("compile")
     config, notes, changed = session.config, [], []
     state, record = None, {}
+    check_alike(session, out, resume, overrides, allow)
     with told(out):
-        if is_main():
-            out.mkdir(parents=True, exist_ok=True)
-        barrier("folder")
         if resume:
             changed = check_same_run(config, out / "config.json", allow)
             same = Same(session, overrides, allow, changed)
             state, record, notes = restore(same, out / "checkpoints")
         at = Position(**record.get("position", {}))
+        alike({"step of the checkpoint": at.step})
+        if at.step > config.train.steps:
+            raise UserError(
+                f"train.steps: {config.train.steps} is less than the {at.step} that "
+                f"{out} has already made"
+            )
         if is_main():
             cut_back(out / "metrics.jsonl", at.step)
     if state is None:
@@ -83,12 +93,49 @@ def begin(
         ask=agreement(session.mesh),
         saved=at.step or -1,
         described=(out / "config.json").exists() and not changed,
+        phases=record.get("phases", []),
+        peaks=record.get("peaks", {}),
+        news=[("resume", note) for note in notes] + [("allowed", c) for c in changed],
     )
-    for name, details in (("resume", notes), ("allowed", changed)):
-        for detail in details:
-            run.progress.note(detail)
-            run.event(name, detail)
     return run
+
+
+def tell(run: Run) -> None:
+    """Says how the run begins, on the terminal and as events."""
+    for name, detail in run.news:
+        run.progress.note(detail)
+        run.event(name, detail)
+
+
+def already_finished(run: Run) -> dict[str, Any] | None:
+    """The summary of a run that has nothing left to do."""
+    path = run.out / "summary.json"
+    if run.at.step < run.session.config.train.steps or not path.exists():
+        return None
+    with run.open():
+        run.progress.note(f"{run.out}: already finished, at step {run.at.step}")
+    return json.loads(path.read_text("utf-8"))
+
+
+def check_alike(
+    session: Session,
+    out: Path,
+    resume: bool,
+    overrides: list[str],
+    allow: Sequence[str],
+) -> None:
+    """Compares what the processes of a run were started with.
+
+    Raises:
+      UserError: in all of them, naming the first difference.
+    """
+    if jax.process_count() == 1:
+        return
+    settings = flat(to_dict(session.config))
+    shared = {k: v for k, v in settings.items() if k not in OWN}
+    store = {"text": session.store.fingerprint, "jax": jax.__version__}
+    how = {"--out": str(out), "--resume": resume, "--allow": sorted(allow)}
+    alike({**shared, **store, **how, "overrides": overrides})
 
 
 def progress_of(session: Session, step: int) -> Progress:

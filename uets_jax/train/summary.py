@@ -16,8 +16,6 @@ from uets_jax.measure.ledger import Ledger
 from uets_jax.measure.machine import (
     commit,
     machine,
-    peak_device_bytes,
-    peak_rss_bytes,
     versions,
 )
 from uets_jax.report.html import write_reports
@@ -80,7 +78,8 @@ def cost(run: "Run") -> dict[str, Any]:
     """
     spent = run.ledger.to_dict()
     guess, method = energy_estimate(run.session.mesh.size, run.ledger)
-    device_peak, rss_peak = peak_device_bytes(), peak_rss_bytes()
+    run.look_at_memory()
+    device_peak, rss_peak = run.peaks.get("device_peak"), run.peaks["rss_peak"]
     return {
         "tokens": spent["tokens"],
         "flops": spent["flops"],
@@ -94,7 +93,7 @@ def cost(run: "Run") -> dict[str, Any]:
         "joules_estimate_method": method,
         "bytes": {
             **run.bytes,
-            "live_arrays": run.live_bytes,
+            "live_arrays": run.peaks["live_arrays"],
             "rss_peak": rss_peak,
             "device_peak": device_peak,
         },
