@@ -139,7 +139,7 @@ def _steps(run: Run, phase: Phase, step: Executable, watch: Stopwatch) -> None:
             stop = run.ask(bool(run.interrupts.caught))
             before, run.pending = run.pending, Pending(run.at.step, metrics, stop)
             log(run, step.count, before)
-            watch.settle(run)
+            watch.lap(run)
             _at_fixed_steps(run, step)
             if _asked_to_stop(run) and run.at.step < phase.end:
                 read(run, step.count)

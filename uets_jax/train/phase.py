@@ -29,18 +29,18 @@ class Stopwatch:
         self._begin(run)
 
     def _begin(self, run: Run) -> None:
-        self._step, self._seconds = run.at.step, run.ledger.training_seconds()
+        self._steps, self._seconds = 0, run.ledger.training_seconds()
 
-    def settle(self, run: Run) -> None:
-        """Called after each step; starts again after the second one."""
-        if not self._settled and run.at.step == self._step + 2:
+    def lap(self, run: Run) -> None:
+        """Called after each step, also after one that a rollback will take back."""
+        self._steps += 1
+        if not self._settled and self._steps == 2:
             self._settled = True
             self._begin(run)
 
     def read(self, run: Run) -> tuple[int, float]:
         """(steps, seconds) so far."""
-        seconds = run.ledger.training_seconds() - self._seconds
-        return run.at.step - self._step, seconds
+        return self._steps, run.ledger.training_seconds() - self._seconds
 
 
 def close(
