@@ -215,8 +215,11 @@ def test_what_a_signal_saves_outlives_damaged_newer_checkpoints(
 def test_a_finished_run_resumes_to_itself(whole, config, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(whole[1], out)
-    loop.train(config, out, resume=True)
+    before = (out / "summary.json").read_bytes()
+    again = loop.train(config, out, resume=True)
     identical(out, whole)
+    assert (out / "summary.json").read_bytes() == before  # with all its measurements
+    assert again.summary == json.loads(before)
 
 
 def stop_at(monkeypatch, step, name):

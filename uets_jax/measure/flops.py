@@ -4,8 +4,6 @@ A multiply-add counts as 2. Attention counts the full L x L square, as dense ker
 compute it (and as the MFU convention of Chowdhery et al. 2022 does).
 """
 
-from typing import Any
-
 from uets_jax.config import ExperimentConfig, ModelConfig, window_length
 
 _ITERATIONS = 5  # of Newton-Schulz in Muon
@@ -69,16 +67,4 @@ def step_flops(config: ExperimentConfig) -> dict[str, int]:
     return {
         "forward_backward": tokens * train_flops(config.model, length),
         "optimizer": optimizer_flops(config),
-    }
-
-
-def describe(config: ExperimentConfig) -> dict[str, Any]:
-    """What a run would cost: params, tokens, flops_per_token, flops."""
-    tokens = config.train.steps * config.train.batch * window_length(config)
-    flops = config.train.steps * sum(step_flops(config).values())
-    return {
-        "params": parameters(config.model),
-        "flops_per_token": train_flops(config.model, window_length(config)),
-        "tokens": tokens,
-        "flops": flops,
     }
