@@ -40,7 +40,9 @@ def test_every_block_is_well_formed_for_any_text(text):
     blocks += [Picture(lambda: "<svg/>", text, [table]), Pair([Note(text)])]
     shown = markup.section(Section(text, [Fold(text, blocks, False)]))
     shown += markup.tile(Tile(text, text, text)) + markup.lead([text, text])
-    ElementTree.fromstring(f"<body>{shown}</body>".encode())
+    body = ElementTree.fromstring(f"<body>{shown}</body>".encode())
+    assert body[0].tag == "section"  # and nothing in it broke out
+    assert len(body) == 3
 
 
 def test_a_table_has_a_name_a_head_and_row_heads():
