@@ -18,6 +18,7 @@ LEAST: dict[str, int] = {
     "model.head_dim": 1,
     "model.hidden": 1,
     "model.softcap": 0,
+    "model.head_chunks": 1,
     "data.length": 0,
     "optim.learning_rate": 0,
     "optim.weight_decay": 0,

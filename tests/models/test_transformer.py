@@ -11,7 +11,7 @@ import pytest
 from uets_jax.measure.flops import parameters
 from uets_jax.models.layers import Norm
 from uets_jax.models.presets import model_config
-from uets_jax.models.transformer import Block, Model, make_model, reduce_logits
+from uets_jax.models.transformer import Block, Model, make_model
 
 PRESETS = ("modern", "gpt2")
 
@@ -115,22 +115,6 @@ def test_gpt2_has_the_published_number_of_parameters(size, key):
     shapes = jax.eval_shape(make_model(config).init, key)
     assert sum(x.size for x in jax.tree.leaves(shapes)) == PUBLISHED[size]
     assert parameters(config) == PUBLISHED[size]
-
-
-def test_reductions_equal_their_definitions(key):
-    logits = 3 * jax.random.normal(key, (2, 5, 7))
-    targets = jnp.asarray([[0, 1, 2, 3, -1], [6, 5, 4, -1, 0]])
-    features = jnp.zeros((2, 5, 3))
-    losses, stats = reduce_logits(logits, targets, features)
-    p = np.asarray(jax.nn.softmax(logits.astype(jnp.float32)), np.float64)
-    rows, places = np.indices(targets.shape)
-    nll = -np.log(p[rows, places, np.maximum(targets, 0)])
-    expected = np.where(targets == -1, 0.0, nll)
-    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(stats.entropy, -(p * np.log(p)).sum(-1), rtol=1e-4)
-    np.testing.assert_allclose(stats.collision, (p * p).sum(-1), rtol=1e-4)
-    log_sum = np.log(np.exp(np.asarray(logits, np.float64)).sum(-1))
-    np.testing.assert_allclose(stats.logsumexp, log_sum, rtol=1e-5)
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_float32(key, batch):

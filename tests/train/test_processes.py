@@ -13,6 +13,7 @@ from uets_jax.train.processes import (
     gather,
     is_main,
     join,
+    leave,
 )
 
 
@@ -74,3 +75,15 @@ def test_the_first_difference_between_processes_is_named(monkeypatch):
         UserError, match=r"train\.seed: process 1 has another one.* 7\)"
     ):
         alike({"name": "a", "train.seed": 7, "text": "abc"})
+
+
+@pytest.mark.parametrize(("index", "order"), [(0, ["waits", 124]), (1, [124])])
+def test_process_0_leaves_last(monkeypatch, index, order):
+    """Losing it first, the others would be aborted by jax, with 134."""
+    done = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: index)
+    monkeypatch.setattr("time.sleep", lambda seconds: done.append("waits"))
+    monkeypatch.setattr("os._exit", done.append)
+    leave(124)
+    assert done == order

@@ -8,15 +8,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from uets_jax.config import ModelConfig
+from uets_jax.models.head import Logits, capped, head_losses, raw_logits
 from uets_jax.models.layers import MLP, Attention, Norm, kernel_init
-from uets_jax.types import IGNORED, Batch, Params, Stats
-
-Logits = Float[Array, "b l v"]
+from uets_jax.types import Batch, Params, Stats
 
 
 class Block(nn.Module):
@@ -37,14 +35,14 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Token ids [B, L] to (features [B, L, D], logits [B, L, V] in float32)."""
+    """Token ids [B, L] to (features [B, L, D], output matrix [D, V])."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(
         self, tokens: Int[Array, "b l"], segments: Int[Array, "b l"]
-    ) -> tuple[Float[Array, "b l d"], Logits]:
+    ) -> tuple[Float[Array, "b l d"], Float[Array, "d v"]]:
         c = self.config
         table = Table((c.vocab, c.width), name="embed")()
         x = table[tokens].astype(c.dtype)
@@ -66,16 +64,7 @@ class Transformer(nn.Module):
         is_first = (jnp.arange(c.depth) == 0).astype(jnp.float32)
         (x, _), _ = blocks((x, first_values), is_first, segments)
         features = Norm(c.norm, c.bias, name="final_norm")(x)
-        head = table.T if c.tied else Head(c, name="head")()
-        logits = jnp.einsum(
-            "bld,dv->blv",
-            features,
-            head.astype(c.dtype),
-            preferred_element_type=jnp.float32,
-        )
-        if c.softcap:
-            logits = c.softcap * jnp.tanh(logits / c.softcap)
-        return features, logits
+        return features, table.T if c.tied else Head(c, name="head")()
 
 
 class Table(nn.Module):
@@ -97,22 +86,6 @@ class Head(nn.Module):
     def __call__(self) -> Float[Array, "d v"]:
         c = self.config
         return self.param("w", kernel_init(c, output=True), (c.width, c.vocab))
-
-
-def reduce_logits(
-    logits: Logits, targets: Int[Array, "b l"], features: Float[Array, "b l d"]
-) -> tuple[Float[Array, "b l"], Stats]:
-    """Cross entropy in nats per target (0 where ignored) and the other reductions."""
-    z = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-    shift = jax.lax.stop_gradient(logits.max(-1))
-    log_sum = jnp.log(jnp.exp(z).sum(-1))
-    known = targets != IGNORED
-    picked = jnp.take_along_axis(z, jnp.where(known, targets, 0)[..., None], -1)[..., 0]
-    losses = jnp.where(known, log_sum - picked, 0.0)
-    p = jnp.exp(z - log_sum[..., None])
-    entropy = log_sum - (p * z).sum(-1)
-    stats = Stats(features, log_sum + shift, entropy, jnp.square(p).sum(-1))
-    return losses, stats
 
 
 class Model(NamedTuple):
@@ -138,12 +111,12 @@ def make_model(config: ModelConfig) -> Model:
 
     def forward(params: Params, batch: Batch) -> tuple[Float[Array, "b l"], Stats]:
         out: Any = module.apply({"params": params}, batch.tokens, batch.segments)
-        features, logits = out
-        return reduce_logits(logits, batch.targets, features)
+        cap, chunks = config.softcap, config.head_chunks
+        return head_losses(*out, batch.targets, cap, chunks)
 
     def logits(params: Params, tokens: Int[Array, "b l"]) -> Logits:
         same = jnp.zeros_like(tokens)
         out: Any = module.apply({"params": params}, tokens, same)
-        return out[1]
+        return capped(raw_logits(*out), config.softcap)
 
     return Model(init, forward, logits)

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ from uets_jax.errors import (
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as lost
 JOINING = 300  # seconds to wait for the others at the start
+GRACE = 5  # seconds that process 0 leaves the others to end first
 _GONE = ("gloo", "nccl", "unavailable", "heartbeat", "coordination", "connection")
 
 
@@ -43,9 +45,9 @@ def joined(coordinator: str, processes: int = 0, process: int = -1) -> Iterator[
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
         if not any(word in reason.lower() for word in _GONE):
-            atexit.register(_leave, 1)
+            atexit.register(leave, 1)
             raise
-        atexit.register(_leave, EXIT_STUCK)
+        atexit.register(leave, EXIT_STUCK)
         raise LostProcessError(
             f"process {jax.process_index()}: another process is gone ({reason}); go on "
             "with --resume in all of them"
@@ -54,14 +56,20 @@ def joined(coordinator: str, processes: int = 0, process: int = -1) -> Iterator[
         raise
     except Exception as error:
         known = isinstance(error, ENDS)
-        atexit.register(_leave, exit_code(error) if known else 1)
+        atexit.register(leave, exit_code(error) if known else 1)
         raise
 
 
-def _leave(code: int) -> None:
-    """Ends the process at once, before jax's own handlers are called."""
+def leave(code: int) -> None:
+    """Ends the process without jax's own handlers, which wait for all the others.
+
+    Process 0, which the others are connected with, goes last: jax aborts (exit 134) a
+    process that loses it, before that one can end in its own way.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
+    if jax.process_count() > 1 and is_main():
+        time.sleep(GRACE)
     os._exit(code)
 
 

@@ -1,12 +1,12 @@
 """Ends a run of several processes in which nothing moves any more."""
 
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 
 from uets_jax.errors import EXIT_STUCK
+from uets_jax.train.processes import leave
 
 
 class Watchdog:
@@ -20,7 +20,7 @@ class Watchdog:
     def __init__(
         self,
         seconds: int | float,
-        end: Callable[[int], None] = os._exit,
+        end: Callable[[int], None] = leave,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds, self._end, self._now = seconds, end, now
