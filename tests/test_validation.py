@@ -37,11 +37,12 @@ def test_validate_returns_its_argument():
 
 
 LEAST = {
+    2: "model.memory_order",
     1: "model.context model.depth model.width model.heads model.kv_heads "
-    "model.head_dim model.hidden train.steps train.batch train.microbatches "
+    "model.head_dim model.hidden model.head_chunks train.steps train.batch train.microbatches "
     "train.keep train.bad_steps train.log_every train.sample_tokens train.mesh.fsdp "
     "train.mesh.tensor",
-    0: "model.vocab model.softcap data.length optim.learning_rate "
+    0: "model.vocab model.softcap model.memory_rows data.length optim.learning_rate "
     "optim.weight_decay optim.warmup optim.decay optim.floor optim.clip optim.eps "
     "optim.adam_ratio train.seed train.eval_every train.eval_tokens "
     "train.checkpoint_every train.spike train.watchdog train.samples "
@@ -105,3 +106,9 @@ def test_values_that_contradict_each_other_are_named(values, culprit):
 def test_the_edge_of_what_is_allowed_is_allowed(values):
     config = replace_from_dict(DEFAULT, values)
     assert validate(config) is config
+
+
+def test_there_are_tables_for_bigrams_and_trigrams_only():
+    validate(changed("model.memory_order", 3))
+    with pytest.raises(UserError, match=r"model\.memory_order: must be 2 or 3, got 4"):
+        validate(changed("model.memory_order", 4))

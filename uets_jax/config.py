@@ -71,6 +71,10 @@ class ModelConfig:
     head_chunks: int = 1
     """Pieces of the sequence whose losses are computed one after the other: less
     memory and, on a CPU, several times faster where the vocabulary is large."""
+    memory_rows: int = 0
+    """Rows of each hashed n-gram table that is added at the input; 0: no tables."""
+    memory_order: int = 3
+    """2: a table for bigrams; 3: and one for trigrams."""
     mask_documents: bool = False
     """Attention stays inside a document; needs the 'xla' attention."""
     dtype: Literal["float32", "bfloat16"] = "float32"

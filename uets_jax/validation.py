@@ -19,6 +19,8 @@ LEAST: dict[str, int] = {
     "model.hidden": 1,
     "model.softcap": 0,
     "model.head_chunks": 1,
+    "model.memory_rows": 0,
+    "model.memory_order": 2,
     "data.length": 0,
     "optim.learning_rate": 0,
     "optim.weight_decay": 0,
@@ -86,6 +88,8 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"model.kv_heads: {m.kv_heads} does not divide model.heads = {m.heads}"
     if m.position == "rope" and m.head_dim % 2:
         yield f"model.head_dim: rope needs an even one, got {m.head_dim}"
+    if m.memory_order > 3:
+        yield f"model.memory_order: must be 2 or 3, got {m.memory_order}"
     if length > m.context:
         yield f"data.length: {length} is longer than model.context = {m.context}"
     if m.mask_documents and m.attention == "cudnn":

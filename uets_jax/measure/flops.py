@@ -27,6 +27,7 @@ def parameters(m: ModelConfig) -> int:
     block += 1 if m.value_residual else 0
     tables = m.vocab * m.width * (1 if m.tied else 2)
     tables += m.context * m.width if m.position == "learned" else 0
+    tables += m.memory_rows * m.width * (m.memory_order - 1)
     return tables + m.depth * block + norm
 
 

@@ -18,6 +18,8 @@ Axes = tuple[str, ...]
 _AXES: dict[tuple[str, str], Axes] = {
     ("embed", "table"): ("vocab", "width"),
     ("positions", "table"): ("position", "width"),
+    ("bigram", "table"): ("bucket", "width"),
+    ("trigram", "table"): ("bucket", "width"),
     ("query", "w"): ("width", "head", "dim"),
     ("key", "w"): ("width", "kv_head", "dim"),
     ("value", "w"): ("width", "kv_head", "dim"),

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from uets_jax.config import ModelConfig
 from uets_jax.models.head import Logits, capped, head_losses, raw_logits
 from uets_jax.models.layers import MLP, Attention, Norm, kernel_init
+from uets_jax.models.memory import NGramTables
 from uets_jax.types import Batch, Params, Stats
 
 
@@ -46,6 +47,8 @@ class Transformer(nn.Module):
         c = self.config
         table = Table((c.vocab, c.width), name="embed")()
         x = table[tokens].astype(c.dtype)
+        if c.memory_rows:
+            x = x + NGramTables(c, name="memory")(tokens)
         if c.position == "learned":
             rows = Table((c.context, c.width), name="positions")()
             x = x + rows[None, : tokens.shape[1]].astype(c.dtype)

@@ -1,0 +1,75 @@
+"""Hashed n-gram tables at the input: parameters that cost memory, but no matmul.
+
+The embedding of a token is completed by one row per n-gram that ends in it, found by a
+hash: a look-up gives what a layer would have to compute from the two tokens before.
+Rows start at zero, so that a table added to a trained model changes nothing.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt32
+
+from uets_jax.config import ModelConfig
+from uets_jax.errors import UserError
+
+NAMES = {2: "bigram", 3: "trigram"}
+# Odd multipliers, the fractional part of the golden ratio and two primes (Knuth 6.4).
+_FACTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)
+
+
+def ngram_hash(tokens: Int[Array, "b l"], order: int) -> UInt32[Array, "b l"]:
+    """A hash of the `order` tokens that end at each place, uniform over 32 bits.
+
+    Before the first token of a row stands a token of its own.
+    """
+    known = jnp.pad(tokens + 1, ((0, 0), (order - 1, 0))).astype(jnp.uint32)
+    mixed = jnp.zeros(tokens.shape, jnp.uint32)
+    for back in range(order):
+        start = order - 1 - back
+        mixed ^= known[:, start : start + tokens.shape[1]] * jnp.uint32(_FACTORS[back])
+        mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(_FACTORS[back - 1])
+    return mixed ^ (mixed >> 13)
+
+
+class NGramTables(nn.Module):
+    """Token ids [B, L] to the sum of their n-grams' rows [B, L, D]."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        c = self.config
+        total = jnp.zeros((*tokens.shape, c.width), c.dtype)
+        for order in range(2, c.memory_order + 1):
+            rows = ngram_hash(tokens, order) % jnp.uint32(c.memory_rows)
+            table = Rows((c.memory_rows, c.width), name=NAMES[order])()
+            total = total + table[rows.astype(jnp.int32)].astype(c.dtype)
+        return total
+
+
+class Rows(nn.Module):
+    """A trainable table that starts at zero."""
+
+    shape: tuple[int, int]
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "n d"]:
+        return self.param("table", nn.initializers.zeros, self.shape)
+
+
+def grow_rows(table: Float[Array, "n d"], rows: int) -> Float[Array, "m d"]:
+    """The table with more rows, in which every n-gram finds what it found before.
+
+    A row's number is its hash modulo the number of rows, so a multiple of them repeats
+    the table; n-grams that shared a row can part from then on. Moments of an optimizer
+    grow in the same way.
+
+    Raises:
+      UserError: if `rows` is not a multiple of the rows that there are.
+    """
+    if rows <= 0 or rows % table.shape[0]:
+        raise UserError(
+            f"model.memory_rows: {rows} is not a multiple of {table.shape[0]}, the "
+            "rows that the table has"
+        )
+    return jnp.tile(table, (rows // table.shape[0], 1))
