@@ -78,6 +78,7 @@ def calls(monkeypatch):
     room(
         "uets_jax.train.finished",
         evaluate_run=note({"loss": 2.5}),
+        evaluate_tasks=note({"a_accuracy": 0.5}),
         generate_run=note("once upon a time"),
     )
     room("uets_jax.report.html", write_reports=note([Path("a.html"), Path("a.md")]))
@@ -171,6 +172,7 @@ WRONG = [
     ("cost --data.source files:absent", "'absent' matches no file"),
     ("generate absent", "'absent': no such directory"),
     ("eval absent --tokens=-1", "--tokens"),
+    ("eval absent --tasks a --limit -1", "--limit"),
     ("generate absent --tokens 0", "--tokens"),
     ("generate absent --temperature=-1", "--temperature"),
     ("generate absent --temperature nan", "--temperature"),
@@ -389,6 +391,29 @@ def test_eval_prints_json(capsys, calls, run):
     assert cli.main(argv) == 0
     assert calls == [(run, "files:x", "train", 5)]
     assert json.loads(capsys.readouterr().out) == {"loss": 2.5}
+
+
+def test_eval_of_tasks_prints_json(capsys, calls, run):
+    argv = ["eval", str(run), "--tasks", "a.jsonl, b.jsonl.xz", "--limit", "20"]
+    assert cli.main(argv) == 0
+    assert calls == [(run, ["a.jsonl", "b.jsonl.xz"], 20)]
+    assert json.loads(capsys.readouterr().out) == {"a_accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("line", "culprit"),
+    [
+        ("--tasks a --source b", "--source: can't be combined with --tasks"),
+        ("--tasks a --split train", "--split: can't be combined with --tasks"),
+        ("--tasks a --tokens 5", "--tokens: can't be combined with --tasks"),
+        ("--limit 5", "--limit: needs --tasks"),
+        ("--tasks a,,b", "--tasks: 'a,,b' has an empty name"),
+        ("--tasks=", "--tasks: '' has an empty name"),
+    ],
+)
+def test_eval_of_text_or_of_tasks(capsys, calls, run, line, culprit):
+    assert culprit in complaint(capsys, "eval", str(run), *line.split())
+    assert calls == []
 
 
 def test_generate_prints_the_text(capsys, calls, run):

@@ -113,11 +113,20 @@ def _summary(summary: dict[str, Any], out: Path) -> str:
 
 def _eval(given: dict[str, Any]) -> str:
     o = options.Eval(**given)
-    _at_least(given, tokens=0)
-    path = recipes.run_dir(o.dir)
+    _at_least(given, tokens=0, limit=0)
+    path, tasks = recipes.run_dir(o.dir), "tasks" in given
+    for flag in ("source", "split", "tokens") if tasks else ("limit",):
+        if flag in given:
+            how = "can't be combined with --tasks" if tasks else "needs --tasks"
+            raise UserError(f"--{flag}: {how}")
 
     from uets_jax.train import finished
 
+    if tasks:
+        files = [name.strip() for name in o.tasks.split(",")]
+        if not all(files):
+            raise UserError(f"--tasks: {o.tasks!r} has an empty name; write FILE,FILE")
+        return json.dumps(finished.evaluate_tasks(path, files, o.limit), indent=2)
     scores = finished.evaluate_run(path, o.source, o.split, o.tokens)
     return json.dumps(scores, indent=2)
 

@@ -57,7 +57,7 @@ class Cost(ExperimentConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
-    """Measure the loss of a trained model; prints JSON."""
+    """Measure the loss of a trained model, or how it solves tasks; prints JSON."""
 
     dir: str
     """Directory of the run."""
@@ -67,6 +67,12 @@ class Eval:
     """Which part of it."""
     tokens: int = 0
     """Tokens read; 0: all of them."""
+    tasks: str = ""
+    """Instead of text, JSONL files of tasks, with commas between them. Forms of a line:
+    good, bad; context, continuation; context_options, continuation, gold; query,
+    choices, gold."""
+    limit: int = 0
+    """Items of each group of a task (uid, phenomenon), evenly spaced; 0: all."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,12 @@ import pytest
 from uets_jax.config import DataConfig
 from uets_jax.data.store import write_store
 from uets_jax.errors import UserError
-from uets_jax.train.finished import evaluate_run, generate_run, open_run
+from uets_jax.train.finished import (
+    evaluate_run,
+    evaluate_tasks,
+    generate_run,
+    open_run,
+)
 from uets_jax.train.loop import train
 
 
@@ -38,6 +43,30 @@ def test_another_source_is_read_with_the_runs_tokenizer(run, tmp_path):
     found = evaluate_run(run[1], source=f"files:{tmp_path}/*.txt")
     assert found["valid_tokens"] == 27 * 40
     assert found["valid_loss"] > run[0].summary["final_loss"]
+
+
+def test_tasks_are_scored_without_the_training_text(run, tmp_path, capsys):
+    pair = {"good": "the cat sat on a mat", "bad": "tzq xqz kqj vzq x qjx"}
+    pair["phenomenon"] = "words"
+    (tmp_path / "mini.jsonl").write_text(f"{json.dumps(pair)}\n" * 5)
+    long = {"query": "the cat " * 9, "choices": ["sat", "ran"], "gold": 0}
+    (tmp_path / "long.jsonl").write_text(json.dumps(long))
+    files = [str(tmp_path / f"{name}.jsonl") for name in ("mini", "long")]
+    found = evaluate_tasks(run[1], files, limit=3)
+    assert found["step"] == 4
+    assert (found["mini_accuracy"], found["mini_items"]) == (1.0, 3)
+    assert found["mini_accuracy_by_phenomenon"] == {"words": 1.0}
+    assert (found["long_texts"], found["long_cut"]) == (2, 2)
+    told = "long: 2 of 2 texts are longer than 32 tokens"
+    assert told in capsys.readouterr().err
+
+
+def test_tasks_that_can_not_be_told_apart_are_refused(run, tmp_path):
+    for name in ("mini.jsonl", "mini.json"):
+        (tmp_path / name).write_text('{"good": "a", "bad": "b"}')
+    files = [str(tmp_path / name) for name in ("mini.jsonl", "mini.json")]
+    with pytest.raises(UserError, match="two files are named 'mini'"):
+        evaluate_tasks(run[1], files)
 
 
 def test_generated_text_begins_with_the_prompt_and_is_seeded(run):

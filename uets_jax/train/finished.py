@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,15 +10,22 @@ import numpy as np
 from jax.sharding import Mesh
 
 from uets_jax.build import build
-from uets_jax.config import ExperimentConfig, MeshConfig
+from uets_jax.config import ExperimentConfig, MeshConfig, window_length
 from uets_jax.data.loading import load
 from uets_jax.data.store import TokenStore, prepare
 from uets_jax.data.tokenizer import Tokenizer
 from uets_jax.errors import UserError
+from uets_jax.evaluate.tasks import evaluate_task, read_task
 from uets_jax.models.presets import read_config
 from uets_jax.step import Program
 from uets_jax.train import checkpoint
-from uets_jax.train.mesh import abstract_state, check_rows, make_mesh
+from uets_jax.train.mesh import (
+    abstract_state,
+    check_rows,
+    make_mesh,
+    put_batch,
+    row_shards,
+)
 from uets_jax.train.sameness import check_same_data, check_same_overrides
 from uets_jax.train.session import Session, use_compilation_cache
 from uets_jax.train.summary import continuation
@@ -100,6 +107,40 @@ def evaluate_run(
     session = Session(opened.config, store, opened.program, opened.mesh)
     found = validation(session, opened.state.params, split, tokens)
     return {"step": opened.record["step"], **found}
+
+
+def evaluate_tasks(run: Path, paths: Sequence[str], limit: int = 0) -> dict[str, Any]:
+    """Metrics of a run on task files (see `evaluate.tasks`), accuracy by group beside.
+
+    Args:
+      run: the run's folder; its training text is not needed.
+      paths: JSONL files; the name of each begins the names of its metrics.
+      limit: items of each group that are looked at; 0: all.
+
+    Raises:
+      UserError: for a file that can't be used, or two of the same name.
+    """
+    tasks = [read_task(path) for path in paths]
+    names = [task.name for task in tasks]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"--tasks: two files are named {min(twice)!r}; rename one")
+    opened = open_run(run)
+    found: dict[str, Any] = {"step": opened.record["step"]}
+    context, shards = window_length(opened.config), row_shards(opened.mesh)
+    put = lambda batch: put_batch(batch, opened.mesh, shared=True)
+    model = (opened.program, opened.state.params, opened.tokenizer)
+    for task in tasks:
+        scores = evaluate_task(*model, task, context, limit, put, shards)
+        found |= scores.metrics
+        groups = scores.groups.items()
+        found |= {f"{task.name}_accuracy_by_{kind}": group for kind, group in groups}
+        if cut := scores.metrics[f"{task.name}_cut"]:
+            print(
+                f"{task.name}: {cut} of {scores.metrics[f'{task.name}_texts']} texts "
+                f"are longer than {context} tokens; their last tokens were scored",
+                file=sys.stderr,
+            )
+    return found
 
 
 def other_store(opened: OpenRun, source: str) -> TokenStore:

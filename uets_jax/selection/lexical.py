@@ -1,0 +1,155 @@
+"""How much the wording of a text is that of a target sample: hashed n-gram counts.
+
+After DSIR (Xie et al. 2023, arXiv:2302.03169), with a mean instead of a sum, so that
+long texts do not win, and with counts that are shrunk towards "no difference".
+
+Measured on the mixture pool of issue 4 after de-duplication (5,623 texts, 7.0 M tokens
+of a 1k BPE, target sample 41 k tokens): the AUC of target text against near text is
+0.991, character-shuffled 1.000, boilerplate 1.000, word-shuffled 0.90 (0.86 in windows
+of 128 tokens), where 0.89 to 0.91 was all that other orders and tables gave: words
+are what the score reads, and shuffled text has the same. `blind` closes that gap.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from uets_jax.errors import UserError
+from uets_jax.selection.documents import Flat, groups, means
+from uets_jax.selection.hashing import bucket, check_buckets, ngram_operations, ngrams
+
+
+@dataclasses.dataclass(frozen=True)
+class LexicalConfig:
+    """Which n-grams are counted, and how far the counts are believed.
+
+    orders:    lengths of n-grams, in tokens; each order has its own hash.
+    buckets:   of the one table of all orders, a power of two.
+    smoothing: pseudo-counts kappa: a log-ratio needs about that many expected
+               occurrences in the target sample before it is believed.
+
+    Raises:
+      UserError: a number is out of range.
+    """
+
+    orders: tuple[int, ...] = (1, 2, 3)
+    buckets: int = 1 << 18
+    smoothing: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_buckets("lexical.buckets", self.buckets)
+        if not self.orders or min(self.orders) < 1:
+            raise UserError(
+                f"lexical.orders: give one or more from 1 up, got {self.orders}"
+            )
+        if not self.smoothing > 0:
+            raise UserError(f"lexical.smoothing: must be above 0, got {self.smoothing}")
+
+
+class LexicalState(NamedTuple):
+    """log p_target - log p_pool of each bucket, in nats."""
+
+    logratio: Float[Array, " buckets"]
+
+
+def fit(
+    target: Iterable[np.ndarray],
+    pool: Iterable[np.ndarray],
+    config: LexicalConfig = LexicalConfig(),
+) -> LexicalState:
+    """Log-ratios of the n-grams of two sets of texts; each is read once.
+
+        logratio = log (c_target + kappa) / (e + kappa),  e = c_pool N_target / N_pool:
+
+    seen over expected, shrunk (the posterior mean of a Poisson rate relative to the
+    pool's, under a Gamma(kappa, kappa) prior). An n-gram that neither has seen is
+    neutral, 0; one that is rare in the pool and not in the target is nearly so.
+
+    Raises:
+      UserError: target or pool hold no n-gram.
+    """
+    counts = {"target": count(target, config), "pool": count(pool, config)}
+    for name, one in counts.items():
+        if not one.any():
+            raise UserError(f"lexical: the {name} holds no n-gram; give some text")
+    seen, all_of_it = counts["target"], counts["pool"]
+    expected = all_of_it * (seen.sum() / all_of_it.sum())
+    ratio = np.log((seen + config.smoothing) / (expected + config.smoothing))
+    return LexicalState(jnp.asarray(ratio, jnp.float32))
+
+
+def count(documents: Iterable[np.ndarray], config: LexicalConfig) -> np.ndarray:
+    """int64 [buckets]: n-grams of all orders, none across two texts."""
+    counts = np.zeros(config.buckets, np.int64)
+    for texts in groups(documents):
+        for order in config.orders:
+            _, hashed = _inside(texts, order, config)
+            counts += np.bincount(hashed, minlength=config.buckets)
+    return counts
+
+
+def lex_score(
+    state: LexicalState,
+    tokens: Int[Array, "n l"],
+    mask: Bool[Array, "n l"],
+    config: LexicalConfig = LexicalConfig(),
+) -> Float[Array, " n"]:
+    """Mean log-ratio of the n-grams of each row, in nats; 0 for a row without any.
+
+    Pure; may be compiled. An n-gram counts when all of its tokens are in `mask`.
+    """
+    ids = tokens.astype(jnp.uint32)
+    total, number = jnp.zeros(len(ids)), jnp.zeros(len(ids), jnp.int32)
+    for order in config.orders:
+        places = ids.shape[1] - order + 1
+        if places < 1:
+            continue
+        counted = mask[:, :places]
+        for shift in range(1, order):
+            counted &= mask[:, shift : shift + places]
+        ratio = state.logratio[bucket(ngrams(ids, order), config.buckets)]
+        total += jnp.where(counted, ratio, 0).sum(1)
+        number += counted.sum(1, dtype=jnp.int32)
+    return total / jnp.maximum(number, 1)
+
+
+def score_documents(
+    state: LexicalState,
+    documents: Iterable[np.ndarray],
+    config: LexicalConfig = LexicalConfig(),
+) -> Float[np.ndarray, " n"]:
+    """`lex_score` of texts of any length, in NumPy; the documents are read once."""
+    ratio, scores = np.asarray(state.logratio), [np.zeros(0, np.float32)]
+    for texts in groups(documents):
+        found = [_inside(texts, order, config) for order in config.orders]
+        text, hashed = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        scores.append(means(ratio[hashed], text, len(texts.lengths)))
+    return np.concatenate(scores)
+
+
+def operations(counted: int, scored: int, config: LexicalConfig) -> int:
+    """Arithmetic operations of counting and of scoring so many tokens.
+
+    Per n-gram its hash, and 3 to count or 10 to score it: 66 and 87 per token with the
+    default config, as the ledger counts `lex_score`. The table costs 5 per bucket.
+    """
+    hashes = sum(map(ngram_operations, config.orders))
+    orders = len(config.orders)
+    tokens = counted * (hashes + 3 * orders) + scored * (hashes + 10 * orders)
+    return tokens + 5 * config.buckets
+
+
+def _inside(
+    texts: Flat, order: int, config: LexicalConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Text and bucket of every n-gram that lies in one text."""
+    places = max(len(texts.ids) - order + 1, 0)
+    if not places:
+        return np.zeros(0, np.int64), np.zeros(0, np.int32)
+    whole = texts.text[:places] == texts.text[order - 1 :]
+    hashed = bucket(ngrams(texts.ids, order), config.buckets)
+    return texts.text[:places][whole], hashed[whole]
