@@ -21,7 +21,7 @@ from uets_jax.train.mesh import make_mesh
 
 WIDTH, HEADS, LENGTH, VOCAB = 64, 2, 128, 1024
 DEPTHS = (1, 2, 4)
-UNIT = 1.62e12  # FLOPs of U: b0 with one layer spends them on 2.0 M tokens
+UNIT = 2.4e12  # FLOPs of U: b0 with two layers spends them on 2.0 M tokens
 REFERENCE_BATCH = 16  # windows; the searched rate is that of this batch
 
 PRESET = {"b0": "gpt2"}  # all others: modern

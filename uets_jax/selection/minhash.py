@@ -38,7 +38,7 @@ class DedupConfig:
     A copy with edited tokens is found, by the formulas below, with probability
 
         edited tokens      2 %    3.5 %   5 %
-        default           1.000  0.999   0.984
+        default           1.000  1.000   0.984
         5, 14 x 8         0.966  0.647   0.300
 
     and unrelated text of similarity 0.2 is taken for a copy with 0.008. Measured on
