@@ -32,11 +32,11 @@ TABLES = {"b2m": 16384}  # rows of each n-gram table
 def axes(arm: str) -> tuple[Axis, ...]:
     """What is searched for an arm, most sensitive first."""
     muon = arm in MUON
-    rates = (0.005, 0.01, 0.02, 0.04, 0.08) if muon else _ADAM_RATES
+    start = {"b0": 2, "b1": 4}.get(arm, 2)
     names = ("linear", "cosine", "wsd") if arm == "b0" else ("cosine", "wsd", "linear")
     found = [
-        Axis("learning_rate", rates, 2),
-        Axis("batch", (4, 8, 16, 32, 64), 2),
+        Axis("learning_rate", MUON_RATES if muon else ADAM_RATES, start),
+        Axis("batch", (1, 2, 4, 8, 16, 32, 64), 3 if muon else 2, closed=True),
         Axis("weight_decay", (0.0, 0.03, 0.1, 0.3, 1.0, 3.0), 2, closed=True),
         Axis("schedule", names, 1, closed=True, closed_above=True),
         Axis("warmup", (0.0, 0.02, 0.05, 0.1, 0.2), 2, closed=True),
@@ -46,7 +46,8 @@ def axes(arm: str) -> tuple[Axis, ...]:
     return tuple(found)
 
 
-_ADAM_RATES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+MUON_RATES = (0.005, 0.01, 0.02, 0.04, 0.08)
+ADAM_RATES = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
 
 def config(

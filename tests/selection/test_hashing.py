@@ -76,5 +76,5 @@ def test_operations_are_what_the_ledger_counts():
 
 @pytest.mark.parametrize("buckets", [0, 1, 100, -2, 1 << 31])
 def test_buckets_are_a_power_of_two(buckets):
-    with pytest.raises(UserError, match="x.y: must be a power of two"):
-        check_buckets("x.y", buckets)
+    with pytest.raises(UserError, match="table: must be a power of two"):
+        check_buckets("table", buckets)
