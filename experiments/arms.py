@@ -39,7 +39,7 @@ def axes(arm: str) -> tuple[Axis, ...]:
         Axis("batch", (1, 2, 4, 8, 16, 32, 64), 3 if muon else 2, closed=True),
         Axis("weight_decay", (0.0, 0.03, 0.1, 0.3, 1.0, 3.0), 2, closed=True),
         Axis("schedule", names, 1, closed=True, closed_above=True),
-        Axis("warmup", (0.0, 0.02, 0.05, 0.1, 0.2), 2, closed=True),
+        Axis("warmup", (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45), 2, closed=True),
     ]
     if muon:
         found.insert(2, Axis("adam_ratio", (0.25, 0.5, 1.0, 2.0, 4.0), 2))

@@ -1,6 +1,6 @@
 """What the table of baselines wants run: tuning, sizes, the pool, the final runs.
 
-    tune    12 trials per arm on clean at U/4, one layer: a coordinate search
+    tune    16 trials per arm on clean at U/4, one layer: a coordinate search
     size    depths 1, 2, 4 on clean at U/2, the rate searched again for each
     pool    on mixture at U/4: the rate searched again, the other depths looked at;
             for b3 and oracle the share of the pool that is kept, at U/2
@@ -17,7 +17,7 @@ from typing import Any
 from experiments import arms, search, tracks
 from experiments.runner import Job, Measure, Results
 
-TRIALS = 12
+TRIALS = 16
 RATE_TRIALS = 4
 EVAL_TOKENS = 100_000  # of valid-A, while tuning
 ARMS = ("b0", "b1", "b2", "b2m")
@@ -176,7 +176,7 @@ class Baselines:
         best = self.best_rate("pool", text, choice, 0.25, results, jobs)
         if best is None:
             return None
-        found = [best]
+        found: list[tuple[float, Choice] | None] = [best]
         for depth in arms.DEPTHS:
             if depth != choice.depth:
                 other = best[1].replace(depth=depth)

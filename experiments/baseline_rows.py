@@ -1,36 +1,256 @@
-"""What is read off the runs of the baselines, and the tables made of it."""
+"""From finished runs to the rows of the tables of baselines."""
 
-from collections.abc import Mapping
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.runner import Measure
+import numpy as np
+
+from experiments.baseline_plan import Baselines, Row
+from experiments.runner import Measure, Results
+from experiments.step_times import StepTime
 from uets_jax.build import build
 from uets_jax.config import window_length
 from uets_jax.data.store import prepare
 from uets_jax.evaluate.tasks import evaluate_task, read_task
+from uets_jax.measure.ledger import NOT_TRAINING
+from uets_jax.measure.target import Curve, Target, brackets, budget_at, ratio
 from uets_jax.train.loop import Result
 
-PAIRS = 20  # BLiMP pairs of each of the 67 paradigms
+TASKS = {"blimp": 20, "lambada_dev": 300}  # items of each group, of 67 paradigms and 1
+METRICS = ("blimp_accuracy", "lambada_dev_bits_per_byte")
+CURRENCIES = ("flops", "tokens", "seconds")
+_T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t by number of seeds
 
 
 def measure_with(data: Path) -> Measure:
-    """Reads BLiMP accuracy off a finished run; nothing where the file is missing."""
-    path = data / "evals" / "blimp.jsonl.xz"
+    """Reads BLiMP and LAMBADA off a finished run; None where the files are missing."""
 
     def measure(result: Result) -> Mapping[str, Any]:
-        if not path.exists():
-            return {"blimp_accuracy": None}
-        config = result.config
-        found = evaluate_task(
-            build(config),
-            result.state.params,
-            prepare(config.data).tokenizer,
-            read_task(path),
-            window_length(config),
-            limit=PAIRS,
-        )
-        names = ("accuracy", "accuracy_ci_low", "accuracy_ci_high", "items")
-        return {f"blimp_{name}": found.metrics[f"blimp_{name}"] for name in names}
+        tokenizer = prepare(result.config.data).tokenizer
+        found: dict[str, Any] = dict.fromkeys(METRICS)
+        for name, limit in TASKS.items():
+            path = data / "evals" / f"{name}.jsonl.xz"
+            if path.exists():
+                found |= evaluate_task(
+                    build(result.config),
+                    result.state.params,
+                    tokenizer,
+                    read_task(path),
+                    window_length(result.config),
+                    limit=limit,
+                ).metrics
+        return found
 
     return measure
+
+
+def training_flops(record: Mapping[str, Any]) -> int:
+    """All that a run has cost but its evaluations."""
+    flops = record["flops"].items()
+    return sum(n for category, n in flops if category not in NOT_TRAINING)
+
+
+def run_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as a flat row: its labels, what it reached, what it cost."""
+    dropped = {"config", "config_hash", "flops", "seconds", "versions", "name"}
+    kept = {k: v for k, v in record.items() if k not in dropped}
+    plain = {k: v for k, v in kept.items() if not isinstance(v, dict | list)}
+    if record["diverged"]:
+        return plain
+    seconds = {"train_seconds": record["seconds"].get("train")}
+    return {**plain, "total_flops": training_flops(record), **seconds}
+
+
+def tuning_rows(results: Results) -> list[dict[str, Any]]:
+    """Every trial, in the order of their stages and names."""
+    trials = [r for r in results.values() if r["stage"] != "final"]
+    return [run_row(r) for r in sorted(trials, key=lambda r: r["name"])]
+
+
+def final_rows(results: Results) -> list[dict[str, Any]]:
+    """Every final run."""
+    finals = [r for r in results.values() if r["stage"] == "final"]
+    return [run_row(r) for r in sorted(finals, key=lambda r: r["name"])]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """The final runs of a row: one record per (budget in units, seed)."""
+
+    row: Row
+    records: Mapping[tuple[float, int], Mapping[str, Any]]
+    time: StepTime
+    statistics_flops: int = 0  # of cleaning the pool, once per run
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the runs."""
+        return tuple(sorted({seed for _, seed in self.records}))
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """In units, ascending."""
+        return tuple(sorted({budget for budget, _ in self.records}))
+
+    def losses(self, budget: float) -> np.ndarray:
+        """Bits per byte of each seed."""
+        return np.array([self.records[budget, s]["bits_per_byte"] for s in self.seeds])
+
+    def target(self, budget: float = 1.0) -> Target:
+        """What this arm reaches at a budget."""
+        return Target(self.losses(budget), self.seeds)
+
+    def spent(self, currency: str, budget: float) -> float:
+        """FLOPs, tokens or seconds of training at a budget, per run."""
+        record = self.records[budget, self.seeds[0]]
+        if currency == "tokens":
+            return float(record["tokens"])
+        if currency == "seconds":
+            return record["steps"] * self.time.step_seconds
+        return float(training_flops(record) + self.statistics_flops)
+
+    def curve(self, currency: str) -> Curve:
+        """Bits per byte against what was spent."""
+        spent = np.array([self.spent(currency, b) for b in self.budgets])
+        losses = np.stack([self.losses(b) for b in self.budgets], axis=1)
+        return Curve(spent, losses, self.seeds)
+
+
+def arms_of(
+    plan: Baselines,
+    results: Results,
+    times: Mapping[str, StepTime],
+    statistics: Mapping[str, int],
+) -> list[Arm]:
+    """The arms whose final runs are all there."""
+    rows = plan.rows(results, [])
+    found = []
+    for row in rows:
+        jobs = [*plan.finals(row, rows, results)]
+        if all(job.name in results for job in jobs):
+            labels = [dict(job.labels) for job in jobs]
+            keys = [(label["budget_units"], label["seed"]) for label in labels]
+            records = [results[job.name] for job in jobs]
+            runs = dict(zip(keys, records, strict=True))
+            spent = statistics.get(row.text, 0)
+            found.append(Arm(row, runs, times[step_key(row)], spent))
+    return found
+
+
+def step_key(row: Row) -> str:
+    """Names the compiled step of a row."""
+    batch = dict(row.choice.settings)["batch"]
+    return f"{row.choice.arm}_d{row.choice.depth}_b{batch}"
+
+
+def baseline_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """The table: every arm of every track against b0 at T1, and what it reaches."""
+    rows = []
+    for arm in arms:
+        base = next(
+            a for a in arms if a.row.arm == "b0" and a.row.track == arm.row.track
+        )
+        rows.append({**_reached(arm), **_against(base, arm), **_settings(arm)})
+    return rows
+
+
+def _reached(arm: Arm) -> dict[str, Any]:
+    """At U: bits per byte with a t-interval over seeds, what it cost, downstream."""
+    row, at_unit = arm.row, [arm.records[1.0, seed] for seed in arm.seeds]
+    bits = arm.losses(1.0)
+    n = len(bits)
+    half = _T_975.get(n, 2.0) * bits.std(ddof=1) / math.sqrt(n) if n > 1 else None
+    return {
+        "arm": row.arm,
+        "track": row.track,
+        "mode": row.mode or None,
+        "seeds": n,
+        "depth": row.choice.depth,
+        "bits_per_byte": bits.mean(),
+        "bits_per_byte_ci_low": None if half is None else bits.mean() - half,
+        "bits_per_byte_ci_high": None if half is None else bits.mean() + half,
+        "tokens": at_unit[0]["tokens"],
+        "total_flops": int(arm.spent("flops", 1.0)),
+        "train_seconds": arm.spent("seconds", 1.0),
+        "compile_seconds": arm.time.compile_seconds,
+        "step_peak_bytes": arm.time.peak_bytes,
+        "joules": None,
+        "params": at_unit[0]["params"],
+        **{name: _mean(at_unit, name) for name in METRICS},
+        "statistics_flops": arm.statistics_flops,
+    }
+
+
+def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    values = [record.get(name) for record in records]
+    return None if None in values else float(np.mean(np.array(values, float)))
+
+
+def _against(base: Arm, arm: Arm) -> dict[str, Any]:
+    """What it takes to reach T1, and how many times less than b0."""
+    target = base.target()
+    goal = float(target.losses.mean())
+    found: dict[str, Any] = {"t1_bits_per_byte": goal}
+    for currency in CURRENCIES:
+        curve, reference = arm.curve(currency), base.curve(currency)
+        found[f"{currency}_to_t1"] = budget_at(curve, goal)
+        for name, one in {
+            "ci": ratio(reference, curve, target),
+            "t": ratio(reference, curve, target, method="t"),
+        }.items():
+            key = f"{currency}_ratio_b0"
+            found[key] = one.value
+            found[f"{key}_{name}_low"] = one.low
+            found[f"{key}_{name}_high"] = one.high if math.isfinite(one.high) else None
+    found["t1_bracketed_within_2x"] = brackets(arm.curve("flops"), goal)
+    seconds, compiling = found["seconds_to_t1"], arm.time.compile_seconds
+    base_seconds = base.spent("seconds", 1.0) + base.time.compile_seconds
+    found["seconds_ratio_b0_with_compilation"] = (
+        None if seconds is None else base_seconds / (seconds + compiling)
+    )
+    return found
+
+
+def _settings(arm: Arm) -> dict[str, Any]:
+    """How the arm was set, and on which text."""
+    return {"recipe": arm.row.choice.arm, "text": arm.row.text} | dict(
+        arm.row.choice.settings
+    )
+
+
+def targets(arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """T1 and T2 of every track: what the project has to beat, and at what cost.
+
+    T2 is what static cleaning (b3, in each mode) reaches with U on mixture; on clean
+    what the better of b2 and b2m does.
+    """
+    found = []
+    for track in dict.fromkeys(arm.row.track for arm in arms):
+        here = [arm for arm in arms if arm.row.track == track]
+        base = next(arm for arm in here if arm.row.arm == "b0")
+        found.append(_target("T1", base))
+        names = ("b3",) if track == "mixture" else ("b2", "b2m")
+        best = [arm for arm in here if arm.row.arm in names]
+        if track == "clean" and best:
+            best = [min(best, key=lambda arm: arm.losses(1.0).mean())]
+        found += [_target("T2", arm) for arm in best]
+    return found
+
+
+def _target(name: str, arm: Arm) -> dict[str, Any]:
+    bits = arm.losses(1.0)
+    return {
+        "target": name,
+        "track": arm.row.track,
+        "mode": arm.row.mode or None,
+        "arm": arm.row.arm,
+        "seeds": len(bits),
+        "bits_per_byte": bits.mean(),
+        "bits_per_byte_sd": bits.std(ddof=1) if len(bits) > 1 else None,
+        "total_flops": int(arm.spent("flops", 1.0)),
+        "tokens": int(arm.spent("tokens", 1.0)),
+        "train_seconds": arm.spent("seconds", 1.0),
+    }

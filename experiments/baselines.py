@@ -1,4 +1,4 @@
-"""The yardstick: tuned baselines on two tracks. `python -m experiments.baselines --help`.
+"""The yardstick: tuned baselines. `python -m experiments.baselines --help`.
 
 Builds the two tracks from `--data-dir`, tunes every arm, runs all seeds and budgets,
 and writes `foundation.tuning` (every trial), `foundation.baseline_runs` (every final
@@ -7,14 +7,14 @@ goes on. `--quick` runs one row again and compares it with the record.
 """
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import cleaning, tracks
 from experiments.baseline_plan import Baselines, Options
-from experiments.baseline_rows import measure_with, write_tables
+from experiments.baseline_rows import measure_with
+from experiments.baseline_tables import write_tables
 from experiments.runner import pin, run_queue, serve
 from uets_jax.errors import ENDS, EXIT_OK, exit_code
 
@@ -68,7 +68,9 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     if given.workers > 1:
         serve(given.workers, "experiments.baselines", words)
     results = run_queue(plan, given.runs)
-    write_tables(plan, results, given, words)
+    command = " ".join(["python -m experiments.baselines", *words])
+    for path in write_tables(plan, results, given.runs, given.out, command):
+        print(path)
     return EXIT_OK
 
 

@@ -125,7 +125,7 @@ def _there(folder: Path, name: str) -> bool:
 def _text(path: Path) -> str:
     if not path.exists():
         raise UserError(f"--data-dir: {path} is missing")
-    with open_bytes(path) as stream:
+    with open_bytes(str(path)) as stream:
         return stream.read().decode()
 
 
