@@ -2,8 +2,9 @@
 
 Builds the two tracks from `--data-dir`, tunes every arm, runs all seeds and budgets,
 and writes `foundation.tuning` (every trial), `foundation.baseline_runs` (every final
-run) and `foundation.baselines` (the table). Stopped at any moment, the same command
-goes on. `--quick` runs one row again and compares it with the record.
+run), `foundation.baselines` (the table) and `foundation.targets` (T1 and T2). Stopped
+at any moment, the same command goes on. `--quick` runs one row again with one seed, in
+a few minutes, and compares it with the record.
 """
 
 import argparse
@@ -13,20 +14,25 @@ from pathlib import Path
 
 from experiments import cleaning, tracks
 from experiments.baseline_plan import Baselines, Options
+from experiments.baseline_quick import again, recorded
 from experiments.baseline_rows import measure_with
 from experiments.baseline_tables import write_tables
+from experiments.records import RESULTS
 from experiments.runner import pin, run_queue, serve
-from uets_jax.errors import ENDS, EXIT_OK, exit_code
+from uets_jax.errors import ENDS, EXIT_OK, UserError, exit_code
 
 PREPARE = {"clean": tracks.clean, "mixture": tracks.mixture}
+EXIT_DIFFERENT = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
+    """Returns the exit code; 1: `--quick` found other figures than the record."""
     words = list(sys.argv[1:] if argv is None else argv)
     given = parser().parse_args(words)
     try:
-        return run(given, words)
+        if given.seeds < 1 or given.workers < 1 or not given.unit > 0:
+            raise UserError("--seeds, --workers and --unit must be above 0")
+        return quick(given) if given.quick else run(given, words)
     except ENDS as error:
         print(f"baselines: error: {error}", file=sys.stderr)
         return exit_code(error)
@@ -35,16 +41,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     found = argparse.ArgumentParser(prog="python -m experiments.baselines")
-    found.add_argument("--only", choices=PREPARE, action="append", help="one track")
-    found.add_argument("--tune-only", action="store_true", help="no final runs")
-    found.add_argument("--seeds", type=int, default=3)
-    found.add_argument("--unit", type=float, default=Options.unit, help="FLOPs of U")
-    found.add_argument("--workers", type=int, default=1, help="processes, a core each")
-    found.add_argument("--out", type=Path, default=Path("results"))
-    found.add_argument("--runs", type=Path, default=Path("runs/baselines"))
-    found.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    found.add_argument("--worker", type=int, default=-1, help=argparse.SUPPRESS)
+    flag = found.add_argument
+    flag("--only", choices=PREPARE, action="append", help="one track")
+    flag("--tune-only", action="store_true", help="no final runs")
+    flag("--quick", nargs="?", const="clean/b2", metavar="TRACK/ARM", help="one row")
+    flag("--seeds", type=int, default=Options.seeds)
+    flag("--unit", type=float, default=Options.unit, help="FLOPs of U")
+    flag("--workers", type=int, default=1, help="processes, a core each")
+    flag("--out", type=Path, default=Path("results"))
+    flag("--runs", type=Path, default=Path("runs/baselines"))
+    flag("--data-dir", type=Path, default=Path("../shared/data"))
+    flag("--worker", type=int, default=-1, help=argparse.SUPPRESS)
     return found
+
+
+def prepare(given: argparse.Namespace, names: Sequence[str]) -> None:
+    """Writes the token stores of the tracks that are not there yet."""
+    for track in names:
+        PREPARE[track](given.data_dir, given.runs / "data")
+    if "mixture" in names:
+        cleaning.prepare(given.runs / "data")
 
 
 def run(given: argparse.Namespace, words: Sequence[str]) -> int:
@@ -61,10 +77,7 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
         pin(given.worker)
         run_queue(plan, given.runs)
         return EXIT_OK
-    for track in options.tracks:
-        PREPARE[track](given.data_dir, options.stores)
-    if "mixture" in options.tracks:
-        cleaning.prepare(options.stores)
+    prepare(given, ("clean", *options.tracks))  # arms are tuned on clean
     if given.workers > 1:
         serve(given.workers, "experiments.baselines", words)
     results = run_queue(plan, given.runs)
@@ -72,6 +85,13 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     for path in write_tables(plan, results, given.runs, given.out, command):
         print(path)
     return EXIT_OK
+
+
+def quick(given: argparse.Namespace) -> int:
+    """One row again."""
+    recorded(given.quick, RESULTS)  # raises for an unknown one, before anything else
+    prepare(given, [given.quick.partition("/")[0]])
+    return EXIT_OK if again(given.quick, given.runs, RESULTS) else EXIT_DIFFERENT
 
 
 if __name__ == "__main__":

@@ -116,16 +116,19 @@ def read_result(job: Job, runs: Path) -> dict[str, Any] | None:
     """The record of a job, None where there is none yet.
 
     Raises:
-      UserError: if the record is of another config.
+      UserError: if it can't be read, or is of another config.
     """
     path = runs / f"{job.name}.json"
     try:
         record = json.loads(path.read_text("utf-8"))
+        of = record["config_hash"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}; delete it to run it again") from None
-    if record["config_hash"] != config_hash(job.config):
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: no record; delete it to run it again") from None
+    if of != config_hash(job.config):
         raise UserError(
             f"{path}: of another config than this program would run; give another "
             "--runs, or delete it to run it again"

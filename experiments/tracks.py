@@ -115,7 +115,7 @@ def opened(folder: Path, name: str) -> TokenStore:
 
 def rows(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file."""
-    return [json.loads(line) for line in _text(path).splitlines()]
+    return [json.loads(line) for line in _text(path).split("\n") if line]
 
 
 def _there(folder: Path, name: str) -> bool:
