@@ -42,7 +42,7 @@ def axes(arm: str) -> tuple[Axis, ...]:
         Axis("warmup", (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45), 2, closed=True),
     ]
     if muon:
-        found.insert(2, Axis("adam_ratio", (0.25, 0.5, 1.0, 2.0, 4.0), 2))
+        found.insert(2, Axis("adam_ratio", (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0), 2))
     return tuple(found)
 
 

@@ -1,6 +1,6 @@
 """What the table of baselines wants run: tuning, sizes, the pool, the final runs.
 
-    tune    16 trials per arm on clean at U/4, one layer: a coordinate search
+    tune    20 trials per arm on clean at U/4, one layer: a coordinate search
     size    depths 1, 2, 4 on clean at U/2, the rate searched again for each
     pool    on mixture at U/4: the rate searched again, the other depths looked at;
             for b3 and oracle the share of the pool that is kept, at U/2
@@ -17,7 +17,8 @@ from typing import Any
 from experiments import arms, search, tracks
 from experiments.runner import Job, Measure, Results
 
-TRIALS = 16
+STAGES = ("tune", "size", "pool", "share")  # of the trials
+TRIALS = 20
 RATE_TRIALS = 4
 EVAL_TOKENS = 100_000  # of valid-A, while tuning
 ARMS = ("b0", "b1", "b2", "b2m")
@@ -176,15 +177,14 @@ class Baselines:
         best = self.best_rate("pool", text, choice, 0.25, results, jobs)
         if best is None:
             return None
-        found: list[tuple[float, Choice] | None] = [best]
-        for depth in arms.DEPTHS:
-            if depth != choice.depth:
-                other = best[1].replace(depth=depth)
-                job = self.trial("pool", text, other, 0.25)
-                jobs.append(job)
-                loss = results.get(job.name, {}).get("bits_per_byte")
-                found.append(None if loss is None else (loss, other))
-        return min((pair for pair in found if pair), key=lambda pair: pair[0])
+        others = [best[1].replace(depth=d) for d in arms.DEPTHS if d != choice.depth]
+        trials = [self.trial("pool", text, other, 0.25) for other in others]
+        jobs += trials
+        if any(job.name not in results for job in trials):
+            return None
+        bits = [results[job.name]["bits_per_byte"] for job in trials]
+        found = [best, *((b, c) for b, c in zip(bits, others, strict=True) if b)]
+        return min(found, key=lambda pair: pair[0])
 
     def cleaned_row(
         self, arm: str, mode: str, recipe: Choice, results: Results, jobs: list[Job]

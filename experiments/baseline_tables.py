@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import arms, search
-from experiments.baseline_plan import ARMS, TRIALS, Baselines, Row
+from experiments.baseline_plan import ARMS, STAGES, TRIALS, Baselines, Row
 from experiments.baseline_rows import (
     TASKS,
     arms_of,
@@ -48,7 +48,7 @@ def write_tables(
     write = lambda name, rows, note: write_record(
         f"foundation.{name}", rows, command, config, note, out=out
     )
-    trials = tuning_rows(results)
+    trials = tuning_rows({**trials_on_disk(runs), **results})
     note = "every trial, on valid-A with seed 0; diverged ones have no bits per byte"
     written = [write("tuning", trials, note)]
     rows = [] if plan.options.tune_only else plan.rows(results, [])
@@ -60,6 +60,13 @@ def write_tables(
         written += [write("baselines", baseline_rows(found), NOTE)]
         written += [write("targets", targets(found), "what an arm reaches with U")]
     return written
+
+
+def trials_on_disk(runs: Path) -> Results:
+    """Every trial that was ever made there, those that a wider grid passed by, too."""
+    paths = [path for stage in STAGES for path in (runs / stage).rglob("*_s0.json")]
+    records = [json.loads(path.read_text("utf-8")) for path in paths]
+    return {record["name"]: record for record in records}
 
 
 def _grid(arm: str) -> dict[str, list[Any]]:
