@@ -1,6 +1,6 @@
 """What the table of baselines wants run: tuning, sizes, the pool, the final runs.
 
-    tune    20 trials per arm on clean at U/4, one layer: a coordinate search
+    tune    up to 20 trials per arm on clean at U/4, one layer: a coordinate search
     size    depths 1, 2, 4 on clean at U/2, the rate searched again for each
     pool    on mixture at U/4: the rate searched again, the other depths looked at;
             for b3 and oracle the share of the pool that is kept, at U/2
@@ -19,7 +19,7 @@ from experiments.runner import Job, Measure, Results
 
 STAGES = ("tune", "size", "pool", "share")  # of the trials
 TRIALS = 20
-RATE_TRIALS = 4
+RATE_TRIALS = 5
 EVAL_TOKENS = 100_000  # of valid-A, while tuning
 ARMS = ("b0", "b1", "b2", "b2m")
 MODES = ("target", "blind")

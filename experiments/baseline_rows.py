@@ -147,13 +147,19 @@ def step_key(row: Row) -> str:
 
 
 def baseline_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """The table: every arm of every track against b0 at T1, and what it reaches."""
+    """The table: every arm of every track against b0 at T1, and what it reaches.
+
+    `uniform`, the control of the selection tables, is b2 on the whole pool: the same
+    runs under another name.
+    """
     rows = []
     for arm in arms:
         base = next(
             a for a in arms if a.row.arm == "b0" and a.row.track == arm.row.track
         )
         rows.append({**_reached(arm), **_against(base, arm), **_settings(arm)})
+        if (arm.row.arm, arm.row.track) == ("b2", "mixture"):
+            rows.append({**rows[-1], "arm": "uniform"})
     return rows
 
 

@@ -102,6 +102,7 @@ def step_times(plan: Baselines, rows: Sequence[Row], runs: Path) -> dict[str, St
         if step_key(row) not in known:
             job = next(plan.seeds(row, 1.0))
             known[step_key(row)] = dataclasses.asdict(step_time(job.config))
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, known)
     return {name: StepTime(**values) for name, values in known.items()}
 

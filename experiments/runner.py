@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from uets_jax.config import ExperimentConfig, config_hash, to_dict
-from uets_jax.errors import NonFiniteLossError, UserError
+from uets_jax.errors import NonFiniteLossError, StoppedError, UserError
 from uets_jax.measure.flops import step_flops
 from uets_jax.report.units import duration
 from uets_jax.train.files import told, write_json
@@ -235,9 +236,11 @@ def serve(workers: int, module: str, words: Sequence[str]) -> None:
 
     Raises:
       UserError: if one of them fails; its own line stands above.
+      StoppedError: after SIGTERM, once the workers have saved and ended.
     """
     command = [sys.executable, "-m", module, *words]
     started = [subprocess.Popen([*command, "--worker", str(i)]) for i in range(workers)]
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         codes = [process.wait() for process in started]
     except BaseException:
@@ -246,8 +249,14 @@ def serve(workers: int, module: str, words: Sequence[str]) -> None:
         for process in started:
             process.wait()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if any(codes):
         raise UserError(f"workers ended with {codes}; the same command goes on")
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise StoppedError("stopped by SIGTERM; the same command goes on")
 
 
 def pin(worker: int) -> None:

@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from uets_jax.errors import UserError
+
 Point = tuple[int, ...]  # one place per axis, in the order of the axes
 
 
@@ -46,11 +48,11 @@ def best(losses: Losses) -> Point:
     """The point of least loss; the first one of equals.
 
     Raises:
-      ValueError: if every trial diverged.
+      UserError: if every trial diverged.
     """
     sound = {point: loss for point, loss in losses.items() if loss is not None}
     if not sound:
-        raise ValueError("every trial diverged")
+        raise UserError("every trial diverged; start the search at a smaller rate")
     return min(sound, key=lambda point: sound[point])
 
 

@@ -9,6 +9,7 @@ one `NAME.b` to report (valid-B); both hold the same training tokens. All stores
 track have one tokenizer, trained on the track's whole training text.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -31,9 +32,7 @@ _TITLE = re.compile(r"(?m)^ = [^=\n]+ = $")
 def articles(text: str) -> list[str]:
     """The articles of a WikiText file, cut before each title line."""
     starts = [found.start() for found in _TITLE.finditer(text)]
-    parts = [
-        text[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)
-    ]
+    parts = [text[a:b].strip() for a, b in itertools.pairwise([*starts, len(text)])]
     return [part for part in parts if part]
 
 

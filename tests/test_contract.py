@@ -17,6 +17,8 @@ from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
 from uets_jax.optim.guard import guard
 from uets_jax.optim.rules import rule
+from uets_jax.selection.dedup import deduplicator
+from uets_jax.selection.minhash import DedupConfig
 from uets_jax.train import checkpoint, saver
 from uets_jax.train.mesh import make_mesh
 
@@ -53,6 +55,12 @@ def params(dtype=jnp.float32):
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), dtype), shapes)
 
 
+def copies():
+    """Four rows, two of them equal, and their lengths."""
+    tokens = jnp.arange(24).reshape(3, 8)[jnp.array([0, 1, 0, 2])]
+    return tokens, jnp.full((4,), 8)
+
+
 def gradients():
     return params(), params()
 
@@ -60,6 +68,7 @@ def gradients():
 # name: (component, its inputs after the state)
 CASES = {
     "running_mean": (running_mean, lambda: (jnp.linspace(0.0, 1.0, 8),)),
+    "deduplicator": (lambda: deduplicator(DedupConfig(slots=16)), copies),
     "guard": (lambda: guard(spike=6.0), lambda: (jnp.ones(()),) * 3),
     "adamw": (lambda: of_rule("adamw"), gradients),
     "lion": (lambda: of_rule("lion"), gradients),

@@ -39,7 +39,8 @@ def test_validate_returns_its_argument():
 LEAST = {
     2: "model.memory_order",
     1: "model.context model.depth model.width model.heads model.kv_heads "
-    "model.head_dim model.hidden model.head_chunks train.steps train.batch train.microbatches "
+    "model.head_dim model.hidden model.head_chunks train.steps train.batch "
+    "train.microbatches "
     "train.keep train.bad_steps train.log_every train.sample_tokens train.mesh.fsdp "
     "train.mesh.tensor",
     0: "model.vocab model.softcap model.memory_rows data.length optim.learning_rate "

@@ -43,7 +43,7 @@ def test_seed_1_of_the_smaller_budgets_is_run_again(results):
     runs = recorded("clean/b3_blind", results)
     assert [run["budget_units"] for run in runs] == [0.25, 0.5]
     assert {run["seed"] for run in runs} == {1}
-    with pytest.raises(UserError, match="--quick clean/b9: .*clean/b1"):
+    with pytest.raises(UserError, match=r"--quick clean/b9: .*clean/b1"):
         recorded("clean/b9", results)
 
 

@@ -87,6 +87,13 @@ def test_an_arm_out_of_reach_has_no_ratio_but_a_bound():
     assert not rows[1]["t1_bracketed_within_2x"]
 
 
+def test_uniform_is_b2_on_the_whole_pool():
+    pool = [arm("b0", track="mixture"), arm("b2", 2.0, "mixture")]
+    rows = baseline_rows(pool)
+    assert [row["arm"] for row in rows] == ["b0", "b2", "uniform"]
+    assert rows[2] == {**rows[1], "arm": "uniform"}
+
+
 def test_cleaning_is_charged_to_every_run():
     free, charged = (
         baseline_rows([arm("b0"), arm("b3", 2.0, statistics=n)])[1]

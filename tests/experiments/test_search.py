@@ -12,6 +12,7 @@ from experiments.search import (
     start,
     unbracketed,
 )
+from uets_jax.errors import UserError
 
 AXES = (
     Axis("rate", (1, 2, 4, 8, 16), 2),
@@ -61,7 +62,7 @@ def test_a_best_value_at_an_open_end_is_on_an_edge():
 def test_what_diverges_is_worse_than_everything():
     losses = search(lambda rate, decay, schedule: None if rate > 1 else decay)
     assert settings(AXES, best(losses))["rate"] == 1
-    with pytest.raises(ValueError, match="every trial diverged"):
+    with pytest.raises(UserError, match="every trial diverged"):
         best({(0, 0, 0): None})
 
 

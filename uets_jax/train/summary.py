@@ -1,6 +1,7 @@
 """What a finished run leaves: summary.json and the report."""
 
 import hashlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -44,7 +45,7 @@ def finish(run: "Run") -> dict[str, Any]:
         "final_loss": at.last_valid["valid_loss"],
         "final_train_loss": at.last_loss,
         "bits_per_byte": at.last_valid["bits_per_byte"],
-        "perplexity": at.last_valid["perplexity"],
+        "perplexity": _finite(at.last_valid["perplexity"]),
         "unigram_bits_per_byte": unigram_bits_per_byte(session),
         "steps": at.step,
         "params": sum(x.size for x in jax.tree.leaves(params)),
@@ -69,6 +70,11 @@ def finish(run: "Run") -> dict[str, Any]:
         write_reports([run.out], run.out / "report.html")
     barrier("finished")
     return summary
+
+
+def _finite(value: float) -> float | None:
+    """None where the number is too large to be written as JSON."""
+    return value if math.isfinite(value) else None
 
 
 def cost(run: "Run") -> dict[str, Any]:
