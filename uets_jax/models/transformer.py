@@ -114,8 +114,9 @@ def make_model(config: ModelConfig) -> Model:
 
     def forward(params: Params, batch: Batch) -> tuple[Float[Array, "b l"], Stats]:
         out: Any = module.apply({"params": params}, batch.tokens, batch.segments)
+        features, head = out
         cap, chunks = config.softcap, config.head_chunks
-        return head_losses(*out, batch.targets, cap, chunks)
+        return head_losses(features, head, batch.targets, cap, chunks)
 
     def logits(params: Params, tokens: Int[Array, "b l"]) -> Logits:
         same = jnp.zeros_like(tokens)
