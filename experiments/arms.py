@@ -32,7 +32,7 @@ TABLES = {"b2m": 16384}  # rows of each n-gram table
 def axes(arm: str) -> tuple[Axis, ...]:
     """What is searched for an arm, most sensitive first."""
     muon = arm in MUON
-    start = {"b0": 2, "b1": 4}.get(arm, 2)
+    start = {"b0": 2, "b1": 4}.get(arm, 4)
     names = ("linear", "cosine", "wsd") if arm == "b0" else ("cosine", "wsd", "linear")
     found = [
         Axis("learning_rate", MUON_RATES if muon else ADAM_RATES, start),
@@ -46,7 +46,7 @@ def axes(arm: str) -> tuple[Axis, ...]:
     return tuple(found)
 
 
-MUON_RATES = (0.005, 0.01, 0.02, 0.04, 0.08)
+MUON_RATES = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 ADAM_RATES = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
 

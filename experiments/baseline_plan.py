@@ -2,8 +2,8 @@
 
     tune    up to 20 trials per arm on clean at U/4, one layer: a coordinate search
     size    depths 1, 2, 4 on clean at U/2, the rate searched again for each
-    pool    on mixture at U/4: the rate searched again, the other depths looked at;
-            for b3 and oracle the share of the pool that is kept, at U/2
+    pool    on mixture at U/2: the rate searched again, the other depths looked at
+    share   for b3 and oracle the part of the pool that is kept, at U/2
     final   3 seeds of every budget, decayed, read on valid-B
 
 Pure: from the results so far to the jobs that are wanted and the choices made.
@@ -16,10 +16,12 @@ from typing import Any
 
 from experiments import arms, search, tracks
 from experiments.runner import Job, Measure, Results
+from uets_jax.config import ExperimentConfig
 
 STAGES = ("tune", "size", "pool", "share")  # of the trials
 TRIALS = 20
 RATE_TRIALS = 5
+NEAR = 0.5  # in units: within twice of U, and of where most arms reach T1
 EVAL_TOKENS = 100_000  # of valid-A, while tuning
 ARMS = ("b0", "b1", "b2", "b2m")
 MODES = ("target", "blind")
@@ -80,6 +82,7 @@ class Baselines:
 
     def __init__(self, options: Options, measure: Measure | None = None) -> None:
         self.options, self.measure = options, measure
+        self._configs: dict[Any, ExperimentConfig] = {}
 
     def __call__(self, results: Results) -> list[Job]:
         """All that is wanted by now; see `runner.run_queue`."""
@@ -124,7 +127,9 @@ class Baselines:
     def sized(self, choice: Choice, results: Results, jobs: list[Job]) -> Choice | None:
         """The best depth, each with a rate of its own, on clean."""
         found = [
-            self.best_rate("size", "clean", choice.replace(depth=d), 0.5, results, jobs)
+            self.best_rate(
+                "size", "clean", choice.replace(depth=d), NEAR, results, jobs
+            )
             for d in arms.DEPTHS
         ]
         return _least(found)
@@ -174,11 +179,11 @@ class Baselines:
         self, text: str, choice: Choice, results: Results, jobs: list[Job]
     ) -> tuple[float, Choice] | None:
         """The best rate at the choice's depth, then the other depths with that rate."""
-        best = self.best_rate("pool", text, choice, 0.25, results, jobs)
+        best = self.best_rate("pool", text, choice, NEAR, results, jobs)
         if best is None:
             return None
         others = [best[1].replace(depth=d) for d in arms.DEPTHS if d != choice.depth]
-        trials = [self.trial("pool", text, other, 0.25) for other in others]
+        trials = [self.trial("pool", text, other, NEAR) for other in others]
         jobs += trials
         if any(job.name not in results for job in trials):
             return None
@@ -195,7 +200,7 @@ class Baselines:
             if arm == "oracle"
             else [f"b3.{mode}.{share:g}" for share in SHARES]
         )
-        trials = [self.trial("share", text, recipe, 0.5) for text in texts]
+        trials = [self.trial("share", text, recipe, NEAR) for text in texts]
         jobs += trials
         if any(job.name not in results for job in trials):
             return []
@@ -268,7 +273,10 @@ class Baselines:
         name = f"{where}/{choice.arm}_d{choice.depth}_{words}_u{budget:g}_s{seed}"
         source = tracks.store(self.options.stores, text, half)
         flops = budget * self.options.unit
-        config = arms.config(choice.arm, source, settings, choice.depth, flops, seed)
+        key = (choice, source, flops, seed)
+        if key not in self._configs:  # the plan is asked again after every run
+            given = (choice.arm, source, settings, choice.depth, flops, seed)
+            self._configs[key] = arms.config(*given)
         labels = {
             "arm": choice.arm,
             "recipe": choice.arm,
@@ -278,7 +286,7 @@ class Baselines:
             "seed": seed,
             **settings,
         }
-        return Job(name, config, tuple(labels.items()))
+        return Job(name, self._configs[key], tuple(labels.items()))
 
 
 def _least(found: Sequence[tuple[float, Choice] | None]) -> Choice | None:

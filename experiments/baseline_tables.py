@@ -34,6 +34,7 @@ def write_tables(
     plan: Baselines, results: Results, runs: Path, out: Path, command: str
 ) -> list[Path]:
     """Writes `foundation.tuning`, and the others as far as their runs are there."""
+    rows = plan.rows(results, [])
     config = {
         "unit_flops": plan.options.unit,
         "width": arms.WIDTH,
@@ -41,8 +42,8 @@ def write_tables(
         "vocab": arms.VOCAB,
         "trials": TRIALS,
         "grids": {arm: _grid(arm) for arm in ARMS},
-        "on_an_edge": {arm: on_an_edge(plan, arm, results) for arm in ARMS},
-        "not_bracketed": {arm: not_bracketed(plan, arm, results) for arm in ARMS},
+        "on_an_edge": {f"{r.track}/{r.name}": on_an_edge(r) for r in rows},
+        "not_bracketed": {arm: not_bracketed(arm, results) for arm in ARMS},
         "tasks": TASKS,
     }
     write = lambda name, rows, note: write_record(
@@ -51,8 +52,7 @@ def write_tables(
     trials = tuning_rows({**trials_on_disk(runs), **results})
     note = "every trial, on valid-A with seed 0; diverged ones have no bits per byte"
     written = [write("tuning", trials, note)]
-    rows = [] if plan.options.tune_only else plan.rows(results, [])
-    if rows:
+    if rows and not plan.options.tune_only:
         times = step_times(plan, rows, runs)
         found = arms_of(plan, results, times, statistics(plan, rows))
         note = "every final run, on valid-B"
@@ -73,7 +73,7 @@ def _grid(arm: str) -> dict[str, list[Any]]:
     return {axis.name: list(axis.values) for axis in arms.axes(arm)}
 
 
-def losses(plan: Baselines, arm: str, results: Results) -> dict[search.Point, Any]:
+def losses(arm: str, results: Results) -> dict[search.Point, Any]:
     """Bits per byte of an arm's trials on clean, by their places on the grids."""
     axes = arms.axes(arm)
     found = {}
@@ -84,14 +84,16 @@ def losses(plan: Baselines, arm: str, results: Results) -> dict[search.Point, An
     return found
 
 
-def on_an_edge(plan: Baselines, arm: str, results: Results) -> list[str]:
-    """Settings whose best value is the last of its grid."""
-    return search.edges(arms.axes(arm), losses(plan, arm, results))
+def on_an_edge(row: Row) -> list[str]:
+    """Settings of a row that are the last of their grid."""
+    axes, settings = arms.axes(row.choice.arm), dict(row.choice.settings)
+    point = tuple(axis.values.index(settings[axis.name]) for axis in axes)
+    return search.edges(axes, point)
 
 
-def not_bracketed(plan: Baselines, arm: str, results: Results) -> list[str]:
-    """Settings of which a neighbour of the best value was not tried."""
-    return search.unbracketed(arms.axes(arm), losses(plan, arm, results))
+def not_bracketed(arm: str, results: Results) -> list[str]:
+    """Settings of which a neighbour of the best trial's value was not tried."""
+    return search.unbracketed(arms.axes(arm), losses(arm, results))
 
 
 def step_times(plan: Baselines, rows: Sequence[Row], runs: Path) -> dict[str, StepTime]:

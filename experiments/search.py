@@ -95,9 +95,8 @@ def moved(axes: tuple[Axis, ...], point: Point, axis: int, step: int) -> Point |
     return (*point[:axis], place, *point[axis + 1 :])
 
 
-def edges(axes: tuple[Axis, ...], losses: Losses) -> list[str]:
-    """Settings whose best value is the last of its grid, with an open end there."""
-    point = best(losses)
+def edges(axes: tuple[Axis, ...], point: Point) -> list[str]:
+    """Settings whose value is the last of its grid, with an open end there."""
     names = []
     for axis, place in zip(axes, point, strict=True):
         low = place == 0 and not axis.closed

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from experiments import arms, search
-from experiments.baseline_plan import Baselines, Options
+from experiments.baseline_plan import Baselines, Choice, Options, Row
 from experiments.baseline_tables import (
     not_bracketed,
     on_an_edge,
@@ -74,7 +74,7 @@ def test_all_tables_are_written_from_the_runs(planned, tmp_path, monkeypatch):
         assert rows[arm]["flops_ratio_b0"] == pytest.approx(worth, rel=0.05)
         assert rows[arm]["t1_bracketed_within_2x"]
     config = read_record(written[0].stem, tmp_path)["config"]
-    assert config["on_an_edge"]["b2"] == []
+    assert config["on_an_edge"]["clean/b2"] == []
     assert config["unit_flops"] == arms.UNIT
     times = json.loads((tmp_path / "runs" / "step_times.json").read_text())
     assert times["b2_d1_b8"]["step_seconds"] == 0.01
@@ -89,15 +89,15 @@ def test_tuning_alone_writes_the_trials_alone(planned, tmp_path):
     assert len(read_record(written[0].stem, tmp_path)["rows"]) == len(trials)
 
 
-def test_open_ends_are_told(planned):
-    plan, _ = planned
+def test_open_ends_are_told():
     axes = arms.axes("b1")
     top = tuple(len(axis.values) - 1 for axis in axes)
     settings = search.settings(axes, top)
-    lone = {"stage": "tune", "arm": "b1", "bits_per_byte": 2.0, **settings}
-    edge = on_an_edge(plan, "b1", {"x": lone})
+    choice = Choice("b1", 1, tuple(settings.items()))
+    edge = on_an_edge(Row("b1", "clean", "", "clean", choice))
     assert edge == ["learning_rate", "batch", "weight_decay", "warmup"]
-    assert "schedule" in not_bracketed(plan, "b1", {"x": lone})
+    lone = {"stage": "tune", "arm": "b1", "bits_per_byte": 2.0, **settings}
+    assert "schedule" in not_bracketed("b1", {"x": lone})
 
 
 def test_trials_of_an_earlier_grid_are_found(tmp_path):

@@ -41,7 +41,7 @@ def test_the_least_of_a_bowl_is_found_and_bracketed():
         "decay": 0.1,
         "schedule": "cosine",
     }
-    assert not edges(AXES, losses)
+    assert not edges(AXES, best(losses))
     assert not unbracketed(AXES, losses)
     assert next(iter(losses)) == start(AXES)
 
@@ -54,9 +54,9 @@ def test_it_ends_after_so_many_trials_and_says_what_is_open():
 
 def test_a_best_value_at_an_open_end_is_on_an_edge():
     losses = search(lambda rate, decay, schedule: -rate - decay)
-    assert set(edges(AXES, losses)) == {"rate", "decay"}
+    assert set(edges(AXES, best(losses))) == {"rate", "decay"}
     losses = search(lambda rate, decay, schedule: abs(rate - 4) + decay)
-    assert edges(AXES, losses) == []  # no decay below 0
+    assert edges(AXES, best(losses)) == []  # no decay below 0
 
 
 def test_what_diverges_is_worse_than_everything():
