@@ -13,6 +13,7 @@ from experiments.runner import QUIET
 from experiments.search import Axis
 from uets_jax.build import build
 from uets_jax.config import ExperimentConfig, MeshConfig
+from uets_jax.errors import UserError
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.work import Cost
 from uets_jax.models.presets import from_dict
@@ -68,9 +69,17 @@ def config(
       depth: number of layers.
       flops: to be spent on training.
       seed: of parameters and data order.
+
+    Raises:
+      UserError: if the FLOPs don't pay for one step.
     """
     batch = settings["batch"]
-    steps = max(1, round(flops / step_flops(arm, depth, batch)))
+    steps = round(flops / step_flops(arm, depth, batch))
+    if steps < 1:
+        raise UserError(
+            f"{arm}, {depth} layers, batch {batch}: {flops:.3g} FLOPs are less than a "
+            "step; give a larger --unit"
+        )
     rate = settings["learning_rate"] * (batch / REFERENCE_BATCH) ** 0.5
     optim = {
         "name": "muon" if arm in MUON else "adamw",

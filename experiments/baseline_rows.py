@@ -14,15 +14,23 @@ from experiments.step_times import StepTime
 from uets_jax.build import build
 from uets_jax.config import window_length
 from uets_jax.data.store import prepare
+from uets_jax.errors import UserError
 from uets_jax.evaluate.tasks import evaluate_task, read_task
+from uets_jax.measure.difference import break_even
 from uets_jax.measure.ledger import NOT_TRAINING
-from uets_jax.measure.target import Curve, Target, brackets, budget_at, ratio
+from uets_jax.measure.target import (
+    Curve,
+    Target,
+    brackets,
+    budget_at,
+    loss_at,
+    ratio,
+)
 from uets_jax.train.loop import Result
 
 TASKS = {"blimp": 20, "lambada_dev": 300}  # items of each group, of 67 paradigms and 1
 METRICS = ("blimp_accuracy", "lambada_dev_bits_per_byte")
 CURRENCIES = ("flops", "tokens", "seconds")
-_T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t by number of seeds
 
 
 def measure_with(data: Path) -> Measure:
@@ -60,8 +68,9 @@ def run_row(record: Mapping[str, Any]) -> dict[str, Any]:
     plain = {k: v for k, v in kept.items() if not isinstance(v, dict | list)}
     if record["diverged"]:
         return plain
+    by_category = {f"{k}_flops": v for k, v in record["flops"].items()}
     seconds = {"train_seconds": record["seconds"].get("train")}
-    return {**plain, "total_flops": training_flops(record), **seconds}
+    return {**plain, "total_flops": training_flops(record), **by_category, **seconds}
 
 
 def tuning_rows(results: Results) -> list[dict[str, Any]]:
@@ -78,12 +87,19 @@ def final_rows(results: Results) -> list[dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """The final runs of a row: one record per (budget in units, seed)."""
+    """The final runs of a row: one record per (budget in units, seed).
+
+    statistics_flops: of cleaning the pool, charged to every run.
+    diverged: seeds of which a run did, which are in no figure.
+    tuning: (runs, FLOPs) of the trials that led to the row's settings.
+    """
 
     row: Row
     records: Mapping[tuple[float, int], Mapping[str, Any]]
     time: StepTime
-    statistics_flops: int = 0  # of cleaning the pool, once per run
+    statistics_flops: int = 0
+    diverged: tuple[int, ...] = ()
+    tuning: tuple[int, int] = (0, 0)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -135,9 +151,28 @@ def arms_of(
             keys = [(label["budget_units"], label["seed"]) for label in labels]
             records = [results[job.name] for job in jobs]
             runs = dict(zip(keys, records, strict=True))
-            spent = statistics.get(row.text, 0)
-            found.append(Arm(row, runs, times[step_key(row)], spent))
+            lost = {seed for (_, seed), r in runs.items() if r["diverged"]}
+            runs = {key: r for key, r in runs.items() if key[1] not in lost}
+            if not runs:
+                raise UserError(f"{row.track}/{row.name}: a run of every seed diverged")
+            spent, cost = statistics.get(row.text, 0), tuning(row, results)
+            lost = tuple(sorted(lost))
+            found.append(Arm(row, runs, times[step_key(row)], spent, lost, cost))
     return found
+
+
+def tuning(row: Row, results: Results) -> tuple[int, int]:
+    """(runs, FLOPs) of the trials of a row's recipe, on clean and on its own texts."""
+    family = row.text.rpartition(".")[0] or row.text  # all shares of b3 in one mode
+    texts = {"clean", *((family,) if row.track == "mixture" else ())}
+    mine = [
+        r
+        for r in results.values()
+        if r["stage"] != "final"
+        and r["recipe"] == row.choice.arm
+        and (r["text"] in texts or r["text"].startswith(f"{family}."))
+    ]
+    return len(mine), sum(training_flops(r) for r in mine if not r["diverged"])
 
 
 def step_key(row: Row) -> str:
@@ -168,12 +203,13 @@ def _reached(arm: Arm) -> dict[str, Any]:
     row, at_unit = arm.row, [arm.records[1.0, seed] for seed in arm.seeds]
     bits = arm.losses(1.0)
     n = len(bits)
-    half = _T_975.get(n, 2.0) * bits.std(ddof=1) / math.sqrt(n) if n > 1 else None
+    half = _student(n) * bits.std(ddof=1) / math.sqrt(n) if n > 1 else None
     return {
         "arm": row.arm,
         "track": row.track,
         "mode": row.mode or None,
         "seeds": n,
+        "diverged_seeds": len(arm.diverged),
         "depth": row.choice.depth,
         "bits_per_byte": bits.mean(),
         "bits_per_byte_ci_low": None if half is None else bits.mean() - half,
@@ -187,7 +223,16 @@ def _reached(arm: Arm) -> dict[str, Any]:
         "params": at_unit[0]["params"],
         **{name: _mean(at_unit, name) for name in METRICS},
         "statistics_flops": arm.statistics_flops,
+        "tuning_runs": arm.tuning[0],
+        "tuning_flops": arm.tuning[1],
     }
+
+
+def _student(n: int) -> float:
+    """The 97.5 % quantile of Student's t with n - 1 degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, 0.975))
 
 
 def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float | None:
@@ -212,6 +257,15 @@ def _against(base: Arm, arm: Arm) -> dict[str, Any]:
             found[f"{key}_{name}_low"] = one.low
             found[f"{key}_{name}_high"] = one.high if math.isfinite(one.high) else None
     found["t1_bracketed_within_2x"] = brackets(arm.curve("flops"), goal)
+    needed = found["flops_to_t1"]
+    nothing = needed is None or arm is base
+    saved = 0.0 if nothing else base.spent("flops", 1.0) - needed
+    repaid = break_even(float(arm.tuning[1]), saved)
+    found["break_even_runs"] = repaid if math.isfinite(repaid) else None
+    tokens, curve = base.spent("tokens", 1.0), arm.curve("tokens")
+    inside = curve.budgets[0] <= tokens <= curve.budgets[-1]
+    equal = loss_at(curve, tokens).mean() if inside else None
+    found["bits_per_byte_at_tokens_of_b0"] = equal
     seconds, compiling = found["seconds_to_t1"], arm.time.compile_seconds
     base_seconds = base.spent("seconds", 1.0) + base.time.compile_seconds
     found["seconds_ratio_b0_with_compilation"] = (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import arms, search
-from experiments.baseline_plan import ARMS, STAGES, TRIALS, Baselines, Row
+from experiments.baseline_plan import ARMS, SHARES, STAGES, TRIALS, Baselines, Row
 from experiments.baseline_rows import (
     TASKS,
     arms_of,
@@ -18,7 +18,7 @@ from experiments.baseline_rows import (
     tuning_rows,
 )
 from experiments.records import write_record
-from experiments.runner import Results
+from experiments.runner import Results, read_file
 from experiments.step_times import StepTime, step_time
 from uets_jax.train.files import write_json
 
@@ -65,8 +65,8 @@ def write_tables(
 def trials_on_disk(runs: Path) -> Results:
     """Every trial that was ever made there, those that a wider grid passed by, too."""
     paths = [path for stage in STAGES for path in (runs / stage).rglob("*_s0.json")]
-    records = [json.loads(path.read_text("utf-8")) for path in paths]
-    return {record["name"]: record for record in records}
+    records = [read_file(path) for path in paths]
+    return {record["name"]: record for record in records if record is not None}
 
 
 def _grid(arm: str) -> dict[str, list[Any]]:
@@ -88,7 +88,9 @@ def on_an_edge(row: Row) -> list[str]:
     """Settings of a row that are the last of their grid."""
     axes, settings = arms.axes(row.choice.arm), dict(row.choice.settings)
     point = tuple(axis.values.index(settings[axis.name]) for axis in axes)
-    return search.edges(axes, point)
+    share = row.text.rpartition(f"{row.mode}.")[2] if row.mode else ""
+    ends = {f"{SHARES[0]:g}", f"{SHARES[-1]:g}"}
+    return search.edges(axes, point) + (["share"] if share in ends else [])
 
 
 def not_bracketed(arm: str, results: Results) -> list[str]:

@@ -157,9 +157,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _typed(like: Any, text: str) -> Any:
     """`text` as a value like the default: a tuple is written with commas."""
-    if isinstance(like, tuple):
-        return tuple(type(like[0])(part) for part in text.split(","))
-    return type(like)(text)
+    kind = type(like[0] if isinstance(like, tuple) else like)
+    try:
+        values = tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no {kind.__name__}") from None
+    return values if isinstance(like, tuple) else kind(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

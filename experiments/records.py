@@ -9,7 +9,7 @@ from typing import Any
 
 from uets_jax.errors import UserError
 from uets_jax.measure.machine import commit, machine, versions
-from uets_jax.train.summary import write_json
+from uets_jax.train.files import told, write_json
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -52,8 +52,9 @@ def write_record(
         "rows": [_flat(row, f"{table}: row {i}") for i, row in enumerate(rows)],
     }
     path = Path(out) / f"{table}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, record)
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, record)
     return path
 
 

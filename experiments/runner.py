@@ -28,6 +28,7 @@ from uets_jax.errors import NonFiniteLossError, StoppedError, UserError
 from uets_jax.measure.flops import step_flops
 from uets_jax.report.units import duration
 from uets_jax.train.files import told, write_json
+from uets_jax.train.interrupts import Interrupts
 from uets_jax.train.loop import Result, train
 
 # What a run in a queue does not need.
@@ -52,6 +53,7 @@ KEPT = (
     "versions",
     "commit",
 )
+STOPPED = "stopped by {}; the same command goes on"
 WAIT = 2.0  # seconds between two looks at jobs that others have
 
 
@@ -92,9 +94,18 @@ def run_queue(plan: Plan, runs: Path, say: Callable[[str], None] = print) -> Res
       UserError: for bad input, or a record of another config under a job's name.
       StoppedError: after a signal; the same call goes on.
     """
+    with Interrupts() as interrupts:
+        return _run_queue(plan, runs, say, interrupts)
+
+
+def _run_queue(
+    plan: Plan, runs: Path, say: Callable[[str], None], interrupts: Interrupts
+) -> Results:
     results: Results = {}
     pace = Pace()
     while True:
+        if interrupts.caught:
+            raise StoppedError(f"{runs}: {STOPPED.format(interrupts.caught)}")
         wanted = plan(results)
         results |= finished(wanted, results, runs)
         left = [job for job in wanted if job.name not in results]
@@ -120,20 +131,30 @@ def read_result(job: Job, runs: Path) -> dict[str, Any] | None:
       UserError: if it can't be read, or is of another config.
     """
     path = runs / f"{job.name}.json"
+    record = read_file(path)
+    if record is not None and record["config_hash"] != config_hash(job.config):
+        raise UserError(
+            f"{path}: of another config than this program would run; write --runs as "
+            "before, give another one, or delete the file to run it again"
+        )
+    return record
+
+
+def read_file(path: Path) -> dict[str, Any] | None:
+    """The record in a file, None where there is no file.
+
+    Raises:
+      UserError: if it can't be read, or is none.
+    """
     try:
         record = json.loads(path.read_text("utf-8"))
-        of = record["config_hash"]
+        _ = record["config_hash"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}; delete it to run it again") from None
     except (KeyError, TypeError):
         raise UserError(f"{path}: no record; delete it to run it again") from None
-    if of != config_hash(job.config):
-        raise UserError(
-            f"{path}: of another config than this program would run; give another "
-            "--runs, or delete it to run it again"
-        )
     return record
 
 
@@ -183,7 +204,8 @@ def run_job(job: Job, runs: Path) -> dict[str, Any]:
     resume = (folder / "config.json").exists()
     record: dict[str, Any] = {"name": job.name, **dict(job.labels), "diverged": False}
     try:
-        result = train(job.config, folder, resume=resume)
+        with _told_to(runs / f"{job.name}.log"):
+            result = train(job.config, folder, resume=resume)
         record |= {key: result.summary.get(key) for key in KEPT}
         record |= job.measure(result) if job.measure else {}
     except NonFiniteLossError as error:
@@ -195,6 +217,16 @@ def run_job(job: Job, runs: Path) -> dict[str, Any]:
         write_json(path, record)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return record
+
+
+@contextlib.contextmanager
+def _told_to(log: Path) -> Iterator[None]:
+    """What the run says goes to a file: the queue has a line of its own for it."""
+    with told(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stream = log.open("a", encoding="utf-8")
+    with stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        yield
 
 
 class Pace:
@@ -225,7 +257,8 @@ def _line(
     bits = record["bits_per_byte"]
     outcome = "diverged" if bits is None else f"{bits:.4f} bits per byte"
     eta = duration(pace.seconds(rest))
-    return f"[{done}/{done + len(rest)}] {job.name}  {outcome}  eta {eta}"
+    known = f"[{done} done, {len(rest)} known to come: {eta}]"
+    return f"{job.name}  {outcome}  {known}"
 
 
 def serve(workers: int, module: str, words: Sequence[str]) -> None:
@@ -256,7 +289,7 @@ def serve(workers: int, module: str, words: Sequence[str]) -> None:
 
 
 def _stop(number: int, frame: Any) -> None:
-    raise StoppedError("stopped by SIGTERM; the same command goes on")
+    raise StoppedError(STOPPED.format("SIGTERM"))
 
 
 def pin(worker: int) -> None:

@@ -1,21 +1,31 @@
 """What a step takes on a quiet machine: timed alone, after all runs.
 
 The runs of a queue share the machine with each other, so their own seconds can't be
-compared. Here each compiled step has it for itself.
+compared. Here each step has it for itself, in a fresh process without any compilation
+cache: `python -m experiments.step_times CONFIG.json` prints one JSON object.
 """
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 
-from uets_jax.config import ExperimentConfig, window_length
+from uets_jax.config import ExperimentConfig, to_json, window_length
+from uets_jax.errors import UserError
+from uets_jax.models.presets import read_config
 from uets_jax.train.executable import abstract_batch
 from uets_jax.train.mesh import abstract_state, compile_step, put_batch
 from uets_jax.train.session import open_session
 
 WARM_UP, STEPS = 5, 40
+UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,20 +41,32 @@ class StepTime:
 
 
 def step_time(config: ExperimentConfig) -> StepTime:
+    """`timed` in a process of its own.
+
+    Raises:
+      UserError: if that one fails; its own words stand above.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        path.write_text(to_json(config), "utf-8")
+        command = [sys.executable, "-m", "experiments.step_times", str(path)]
+        environment = {**os.environ, **UNCACHED}
+        said = subprocess.run(command, env=environment, stdout=subprocess.PIPE)
+    if said.returncode:
+        raise UserError(f"{config.name}: its step could not be timed")
+    return StepTime(**json.loads(said.stdout.splitlines()[-1]))
+
+
+def timed(config: ExperimentConfig) -> StepTime:
     """Compiles the step of a run and times it on the run's own batches."""
     session = open_session(config)
     rows, length = config.train.batch, window_length(config)
     state, batch = session.initial_state(), abstract_batch(rows, length)
     shapes = abstract_state(session.program, session.mesh)
-    cached = jax.config.jax_enable_compilation_cache  # pyright: ignore
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        start = time.perf_counter()
-        step = compile_step(session.program, session.mesh).lower(shapes, batch, None)
-        compiled = step.compile()
-        compiling = time.perf_counter() - start
-    finally:
-        jax.config.update("jax_enable_compilation_cache", cached)
+    start = time.perf_counter()
+    step = compile_step(session.program, session.mesh).lower(shapes, batch, None)
+    compiled = step.compile()
+    compiling = time.perf_counter() - start
     seconds = []
     for i in range(WARM_UP + STEPS):
         pool = put_batch(session.windows[i], session.mesh)
@@ -58,3 +80,7 @@ def step_time(config: ExperimentConfig) -> StepTime:
         peak = found.argument_size_in_bytes + found.temp_size_in_bytes
         peak += found.output_size_in_bytes - found.alias_size_in_bytes
     return StepTime(float(np.median(seconds[WARM_UP:])), compiling, peak)
+
+
+if __name__ == "__main__":
+    print(json.dumps(dataclasses.asdict(timed(read_config(Path(sys.argv[1]))))))

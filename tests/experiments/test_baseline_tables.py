@@ -3,7 +3,7 @@ import json
 import pytest
 
 from experiments import arms, search
-from experiments.baseline_plan import Baselines, Choice, Options, Row
+from experiments.baseline_plan import SHARES, Baselines, Choice, Options, Row
 from experiments.baseline_tables import (
     not_bracketed,
     on_an_edge,
@@ -13,6 +13,7 @@ from experiments.baseline_tables import (
 )
 from experiments.records import read_record
 from experiments.step_times import StepTime
+from uets_jax.errors import UserError
 
 TIME = StepTime(0.01, 2.0, 10**6)
 
@@ -73,6 +74,12 @@ def test_all_tables_are_written_from_the_runs(planned, tmp_path, monkeypatch):
         assert rows[arm]["depth"] == 1
         assert rows[arm]["flops_ratio_b0"] == pytest.approx(worth, rel=0.05)
         assert rows[arm]["t1_bracketed_within_2x"]
+        trials = [r for r in results.values() if r["recipe"] == arm]
+        assert rows[arm]["tuning_runs"] == sum(r["stage"] != "final" for r in trials)
+        saved = rows["b0"]["flops_to_t1"] - rows[arm]["flops_to_t1"]
+        repaid = rows[arm]["tuning_flops"] / saved
+        assert rows[arm]["break_even_runs"] == pytest.approx(repaid)
+    assert rows["b0"]["break_even_runs"] is None
     config = read_record(written[0].stem, tmp_path)["config"]
     assert config["on_an_edge"]["clean/b2"] == []
     assert config["unit_flops"] == arms.UNIT
@@ -96,6 +103,9 @@ def test_open_ends_are_told():
     choice = Choice("b1", 1, tuple(settings.items()))
     edge = on_an_edge(Row("b1", "clean", "", "clean", choice))
     assert edge == ["learning_rate", "batch", "weight_decay", "warmup"]
+    for share, told in ((SHARES[0], True), (SHARES[1], False)):
+        row = Row("b3", "mixture", "blind", f"b3.blind.{share:g}", choice)
+        assert ("share" in on_an_edge(row)) == told
     lone = {"stage": "tune", "arm": "b1", "bits_per_byte": 2.0, **settings}
     assert "schedule" in not_bracketed("b1", {"x": lone})
 
@@ -103,8 +113,11 @@ def test_open_ends_are_told():
 def test_trials_of_an_earlier_grid_are_found(tmp_path):
     path = tmp_path / "tune" / "clean" / "b0_s0.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"name": "tune/clean/b0_s0", "bits_per_byte": 2.0}))
+    path.write_text(json.dumps({"name": "tune/clean/b0_s0", "config_hash": ""}))
     assert list(trials_on_disk(tmp_path)) == ["tune/clean/b0_s0"]
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"b0_s0\.json: .*delete it"):
+        trials_on_disk(tmp_path)
 
 
 def test_what_cleaning_has_cost_is_read_from_beside_its_text(planned, tmp_path):

@@ -30,6 +30,7 @@ from uets_jax.errors import NonFiniteLossError, StoppedError, UserError
 from uets_jax.measure.flops import train_flops
 from uets_jax.train import loop
 from uets_jax.train.executable import _executable
+from uets_jax.train.interrupts import Interrupts
 from uets_jax.train.loop import Result, train
 
 STEPS, BATCH = 4, 6  # a batch of no other test: its executable is compiled here
@@ -375,9 +376,9 @@ def test_a_line_per_run_tells_the_time_that_is_left(
     training.outcome, said = outcome, []
     run_queue(always(*jobs), tmp_path, said.append)
     assert said == [
-        "[1/3] a  1.2346 bits per byte  eta 4 min 00 s",
-        "[2/3] b  2.0000 bits per byte  eta 1 min 00 s",
-        "[3/3] c  diverged  eta 0 s",
+        "a  1.2346 bits per byte  [1 done, 2 known to come: 4 min 00 s]",
+        "b  2.0000 bits per byte  [2 done, 1 known to come: 1 min 00 s]",
+        "c  diverged  [3 done, 0 known to come: 0 s]",
     ]
 
 
@@ -489,3 +490,19 @@ def test_a_job_is_a_value(base):
     one = job(base, "a", labels=(("arm", "b0"),))
     assert one == dataclasses.replace(one)
     assert hash(one) == hash(dataclasses.replace(one))
+
+
+def test_a_signal_in_the_last_step_of_a_run_ends_the_queue(base, training, tmp_path):
+    """The run itself is done by then, and its record is kept."""
+
+    def outcome(name):
+        with Interrupts():  # as `train` has one
+            signal.raise_signal(signal.SIGTERM)
+        return 2.0
+
+    training.outcome = outcome
+    jobs = [job(base, "a"), job(base, "b")]
+    with pytest.raises(StoppedError, match="stopped by SIGTERM; the same command"):
+        run_queue(always(*jobs), tmp_path, ignore)
+    assert training.calls == ["a"]
+    assert (tmp_path / "a.json").exists()

@@ -9,6 +9,7 @@ import pytest
 from experiments import tracks
 from experiments.tracks import (
     articles,
+    check_inputs,
     clean,
     cleaned,
     mixture,
@@ -147,10 +148,10 @@ def test_mixture_has_every_text_of_the_pool_and_the_halves_of_the_target(folder,
 
 
 @pytest.mark.parametrize("track", [clean, mixture])
-def test_a_second_call_does_nothing(track, data, folder, tmp_path):
+def test_a_second_call_does_nothing(track, data, folder):
     before = contents(folder)
     track(data, folder)
-    track(tmp_path / "nowhere", folder)  # the data is not looked at
+    track(data, folder)
     assert contents(folder) == before
 
 
@@ -169,7 +170,7 @@ def test_a_pool_that_is_there_is_not_built_again(data, folder, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("track", "complaint"),
     [
-        (clean, r"--data-dir: .*wikitext-2/valid\.txt\.xz is missing"),
+        (clean, r"--data-dir: .*wikitext-2/train\.txt\.xz is missing"),
         (mixture, r"train\*\.jsonl\*.*matches no file"),
     ],
 )
@@ -221,3 +222,18 @@ def test_a_source_is_that_of_a_config(folder):
     found = prepare(DataConfig(source=store(folder, "clean", "a")))
     assert found.fingerprint == opened(folder, "clean").fingerprint
     assert found.directory == str(folder / "clean.a")
+
+
+def test_another_text_under_the_same_runs_is_refused(tmp_path):
+    data, folder = tmp_path / "data", tmp_path / "stores"
+    data.mkdir()
+    one = data / "train.txt"
+    one.write_text("a")
+    check_inputs(folder, "clean", [one])
+    check_inputs(folder, "clean", [one])
+    one.write_text("b")
+    with pytest.raises(UserError, match=r"--data-dir: train\.txt is not what"):
+        check_inputs(folder, "clean", [one])
+    one.unlink()
+    with pytest.raises(UserError, match=r"train\.txt is missing"):
+        check_inputs(folder, "clean", [one])

@@ -1,3 +1,5 @@
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -77,6 +79,19 @@ def test_no_logit_depends_on_a_later_token(filled):
     after = logits(tokens.at[:, 20].set((tokens[:, 20] + 1) % 64))
     np.testing.assert_array_equal(before[:, :20], after[:, :20])
     assert jnp.abs(before[:, 20:23] - after[:, 20:23]).max(-1).min() > 0
+
+
+def test_masked_documents_share_no_ngram(key, batch):
+    config = model_config("modern", "tiny", vocab=64, memory_rows=ROWS)
+    config = dataclasses.replace(config, mask_documents=True)
+    model = make_model(config)
+    rng = np.random.default_rng(0)
+    draw = lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype)
+    params = jax.tree.map(draw, jax.eval_shape(model.init, key))
+    changed = batch._replace(tokens=batch.tokens.at[:, 19].add(1))  # of document 0
+    before, after = (model.forward(params, b)[1].features for b in (batch, changed))
+    np.testing.assert_array_equal(before[:, 20:], after[:, 20:])
+    assert not np.array_equal(before[:, 19], after[:, 19])
 
 
 def test_more_rows_change_no_output(filled, batch):

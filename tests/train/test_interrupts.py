@@ -37,3 +37,16 @@ def test_another_thread_catches_nothing_and_breaks_nothing():
     thread.start()
     thread.join()
     assert seen == [None]
+
+
+def test_what_a_run_has_heard_its_queue_knows():
+    with Interrupts() as queue:
+        with Interrupts() as run:
+            signal.raise_signal(signal.SIGTERM)
+            assert run.caught == "SIGTERM"
+            assert queue.caught is None
+        assert queue.caught == "SIGTERM"
+    with Interrupts() as queue:
+        with Interrupts():
+            pass
+        assert queue.caught is None

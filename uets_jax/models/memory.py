@@ -17,31 +17,48 @@ NAMES = {2: "bigram", 3: "trigram"}
 _FACTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)
 
 
-def ngram_hash(tokens: Int[Array, "b l"], order: int) -> UInt32[Array, "b l"]:
+def ngram_hash(
+    tokens: Int[Array, "b l"],
+    order: int,
+    segments: Int[Array, "b l"] | None = None,
+) -> UInt32[Array, "b l"]:
     """A hash of the `order` tokens that end at each place, uniform over 32 bits.
 
-    Before the first token of a row stands a token of its own.
+    Before the first token of a row stands a token of its own; with `segments`, before
+    the first one of every document.
     """
-    known = jnp.pad(tokens + 1, ((0, 0), (order - 1, 0))).astype(jnp.uint32)
+    before = ((0, 0), (order - 1, 0))
+    known = jnp.pad(tokens + 1, before).astype(jnp.uint32)
+    owner = None if segments is None else jnp.pad(segments, before, mode="edge")
     mixed = jnp.zeros(tokens.shape, jnp.uint32)
     for back in range(order):
         start = order - 1 - back
-        mixed ^= known[:, start : start + tokens.shape[1]] * jnp.uint32(_FACTORS[back])
+        token = known[:, start : start + tokens.shape[1]]
+        if owner is not None:
+            same = owner[:, start : start + tokens.shape[1]] == segments
+            token = jnp.where(same, token, 0)
+        mixed ^= token * jnp.uint32(_FACTORS[back])
         mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(_FACTORS[back - 1])
     return mixed ^ (mixed >> 13)
 
 
 class NGramTables(nn.Module):
-    """Token ids [B, L] to the sum of their n-grams' rows [B, L, D]."""
+    """Token ids [B, L] to the sum of their n-grams' rows [B, L, D].
+
+    With `mask_documents` no n-gram reaches into the document before.
+    """
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+    def __call__(
+        self, tokens: Int[Array, "b l"], segments: Int[Array, "b l"]
+    ) -> Float[Array, "b l d"]:
         c = self.config
+        apart = segments if c.mask_documents else None
         total = jnp.zeros((*tokens.shape, c.width), c.dtype)
         for order in range(2, c.memory_order + 1):
-            rows = ngram_hash(tokens, order) % jnp.uint32(c.memory_rows)
+            rows = ngram_hash(tokens, order, apart) % jnp.uint32(c.memory_rows)
             table = Rows((c.memory_rows, c.width), name=NAMES[order])()
             total = total + table[rows.astype(jnp.int32)].astype(c.dtype)
         return total

@@ -48,7 +48,7 @@ class Transformer(nn.Module):
         table = Table((c.vocab, c.width), name="embed")()
         x = table[tokens].astype(c.dtype)
         if c.memory_rows:
-            x = x + NGramTables(c, name="memory")(tokens)
+            x = x + NGramTables(c, name="memory")(tokens, segments)
         if c.position == "learned":
             rows = Table((c.context, c.width), name="positions")()
             x = x + rows[None, : tokens.shape[1]].astype(c.dtype)
