@@ -8,6 +8,7 @@ from experiments import arms
 from experiments.arms import DEPTHS, REFERENCE_BATCH, UNIT, VOCAB, axes, config
 from experiments.search import settings, start
 from uets_jax.build import build
+from uets_jax.errors import UserError
 from uets_jax.measure import flops
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.work import Cost
@@ -137,7 +138,8 @@ def test_a_budget_is_met_within_a_step(arm):
         c = made(arm, budget=budget, batch=8)
         step = arms.step_flops(arm, 1, 8)
         assert abs(c.train.steps * step - budget * UNIT) <= step / 2
-    assert config(arm, "tokens:x", first(arm, batch=8), 1, 1.0).train.steps == 1
+    with pytest.raises(UserError, match=r"1 FLOPs are less than a step.*--unit"):
+        config(arm, "tokens:x", first(arm, batch=8), 1, 1.0)
 
 
 def test_what_is_bought_follows_batch_depth_and_rule():
