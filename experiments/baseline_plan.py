@@ -10,6 +10,7 @@ Pure: from the results so far to the jobs that are wanted and the choices made.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ class Baselines:
         jobs += trials
         if any(job.name not in results for job in trials):
             return []
-        bits = [results[job.name]["bits_per_byte"] or 99.0 for job in trials]
+        bits = [results[job.name]["bits_per_byte"] or math.inf for job in trials]
         text = texts[bits.index(min(bits))]
         best = self.on_pool(text, recipe, results, jobs)
         return [Row(arm, "mixture", mode, text, best[1])] if best else []

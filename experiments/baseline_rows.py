@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.baseline_plan import Baselines, Row
+from experiments.foundation import training_flops
 from experiments.runner import Measure, Results
 from experiments.step_times import StepTime
 from uets_jax.build import build
@@ -17,7 +18,6 @@ from uets_jax.data.store import prepare
 from uets_jax.errors import UserError
 from uets_jax.evaluate.tasks import evaluate_task, read_task
 from uets_jax.measure.difference import break_even
-from uets_jax.measure.ledger import NOT_TRAINING
 from uets_jax.measure.target import (
     Curve,
     Target,
@@ -53,12 +53,6 @@ def measure_with(data: Path) -> Measure:
         return found
 
     return measure
-
-
-def training_flops(record: Mapping[str, Any]) -> int:
-    """All that a run has cost but its evaluations."""
-    flops = record["flops"].items()
-    return sum(n for category, n in flops if category not in NOT_TRAINING)
 
 
 def run_row(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,10 +256,10 @@ def _against(base: Arm, arm: Arm) -> dict[str, Any]:
     saved = 0.0 if nothing else base.spent("flops", 1.0) - needed
     repaid = break_even(float(arm.tuning[1]), saved)
     found["break_even_runs"] = repaid if math.isfinite(repaid) else None
-    tokens, curve = base.spent("tokens", 1.0), arm.curve("tokens")
+    tokens, curve = arm.spent("tokens", 1.0), base.curve("tokens")
     inside = curve.budgets[0] <= tokens <= curve.budgets[-1]
     equal = loss_at(curve, tokens).mean() if inside else None
-    found["bits_per_byte_at_tokens_of_b0"] = equal
+    found["b0_bits_per_byte_at_equal_tokens"] = equal
     seconds, compiling = found["seconds_to_t1"], arm.time.compile_seconds
     base_seconds = base.spent("seconds", 1.0) + base.time.compile_seconds
     found["seconds_ratio_b0_with_compilation"] = (

@@ -10,7 +10,7 @@ import dataclasses
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,7 @@ def row_of(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def training_flops(summary: dict[str, Any]) -> int:
+def training_flops(summary: Mapping[str, Any]) -> int:
     """All that a run has cost but its evaluations."""
     flops = summary["flops"].items()
     return sum(n for category, n in flops if category not in NOT_TRAINING)

@@ -25,7 +25,7 @@ from uets_jax.evaluate.tasks import (
 )
 
 BYTES, CONTEXT = ByteTokenizer(), 32
-BLIMP = Path("/work/shared/data/evals/blimp.jsonl.xz")
+BLIMP = Path(__file__).parents[3] / "shared/data/evals/blimp.jsonl.xz"
 
 
 def table(**likes: float) -> Array:

@@ -12,10 +12,10 @@ from experiments.baseline_rows import (
     run_row,
     step_key,
     targets,
-    training_flops,
     tuning,
     tuning_rows,
 )
+from experiments.foundation import training_flops
 from experiments.step_times import StepTime
 from uets_jax.errors import UserError
 
@@ -78,6 +78,7 @@ def test_an_arm_that_needs_half_of_everything_has_a_ratio_of_two():
     assert half["seconds_ratio_b0_with_compilation"] == pytest.approx(with_compilation)
     assert half["t1_bits_per_byte"] == pytest.approx(law(UNIT) + 0.002)
     assert half["flops_to_t1"] == pytest.approx(UNIT / 2)
+    assert half["b0_bits_per_byte_at_equal_tokens"] == half["t1_bits_per_byte"]
     assert half["t1_bracketed_within_2x"]
     assert half["total_flops"] == UNIT
     assert half["joules"] is None

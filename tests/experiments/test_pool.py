@@ -10,7 +10,7 @@ from experiments.pool import main
 from uets_jax.data.draws import Draws
 from uets_jax.data.labelled import inputs, read
 
-REAL = Path("/work/shared/data/multidomain")
+REAL = Path(__file__).parents[3] / "shared" / "data" / "multidomain"
 FILES = {
     *("pool.jsonl", "provenance.jsonl", "sample.jsonl", "valid_a.jsonl"),
     *("valid_b.jsonl", "pool.json", "composition.svg"),
