@@ -17,7 +17,7 @@ from uets_jax.errors import UserError
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.work import Cost
 from uets_jax.models.presets import from_dict
-from uets_jax.train.executable import trace_step
+from uets_jax.train.executable import shapes, trace_step
 from uets_jax.train.mesh import make_mesh
 
 WIDTH, HEADS, LENGTH, VOCAB = 64, 2, 128, 1024
@@ -123,7 +123,7 @@ def step_flops(arm: str, depth: int, batch: int) -> int:
         "optim": {"name": "muon" if arm in MUON else "adamw"},
         "train": {"batch": batch},
     }
-    program = build(from_dict(values))
+    config = from_dict(values)
     mesh = make_mesh(MeshConfig(data=1))
-    cost = count(trace_step(program, mesh, batch, LENGTH).jaxpr).total()
+    cost = count(trace_step(build(config), mesh, shapes(config)).jaxpr).total()
     return int(sum(cost.values(), start=Cost()).total)

@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments import tracks
 from experiments.baseline_plan import MODES, SHARES
+from uets_jax.aql.assets import word_starts
 from uets_jax.data.tokenizer import Tokenizer
 from uets_jax.selection import blind, dedup, lexical, minhash
 from uets_jax.selection.keep import keep_best
@@ -54,7 +55,7 @@ class Scores:
         self.kept = dedup.deduplicate(self.ids)
         self.places = np.flatnonzero(self.kept.keep)
         left = [self.ids[i] for i in self.places]
-        starts = word_starts(tokenizer)
+        starts = word_starts(tokenizer.bytes_of)
         gains = blind.score_documents(blind.fit_blind(left, starts), left)
         natural = naturalness(gains, typical_gain(gains))
         target = lexical.fit(tokenizer.encode_batch(sample), left)
@@ -87,11 +88,6 @@ class Scores:
         if mode == "target":
             total += lexical.operations(left, left, lexical.LexicalConfig())
         return total
-
-
-def word_starts(tokenizer: Tokenizer) -> np.ndarray:
-    """bool [vocab]: ids whose bytes begin with white space."""
-    return np.array([raw[:1].isspace() for raw in tokenizer.bytes_of])
 
 
 def known_good(

@@ -20,7 +20,7 @@ import numpy as np
 from uets_jax.config import ExperimentConfig, to_json, window_length
 from uets_jax.errors import UserError
 from uets_jax.models.presets import read_config
-from uets_jax.train.executable import abstract_batch
+from uets_jax.train.executable import abstract_batch, shapes
 from uets_jax.train.mesh import abstract_state, compile_step, put_batch
 from uets_jax.train.session import open_session
 
@@ -60,18 +60,20 @@ def step_time(config: ExperimentConfig) -> StepTime:
 def timed(config: ExperimentConfig) -> StepTime:
     """Compiles the step of a run and times it on the run's own batches."""
     session = open_session(config)
-    rows, length = config.train.batch, window_length(config)
-    state, batch = session.initial_state(), abstract_batch(rows, length)
-    shapes = abstract_state(session.program, session.mesh)
+    state, fed = session.initial_state(), shapes(session.config, session.assets)
+    batch = abstract_batch(fed.rows, fed.length)
+    abstract = abstract_state(session.program, session.mesh)
     start = time.perf_counter()
-    step = compile_step(session.program, session.mesh).lower(shapes, batch, None)
+    step = compile_step(session.program, session.mesh).lower(
+        abstract, batch, session.assets
+    )
     compiled = step.compile()
     compiling = time.perf_counter() - start
     seconds = []
     for i in range(WARM_UP + STEPS):
         pool = put_batch(session.windows[i], session.mesh)
         start = time.perf_counter()
-        state, metrics = compiled(state, pool, None)
+        state, metrics = compiled(state, pool, session.assets)
         jax.block_until_ready((state, metrics))
         seconds.append(time.perf_counter() - start)
     found = compiled.memory_analysis()

@@ -15,6 +15,7 @@ FLOORS = (
     "types component config",
     "validation",
     "uncertainty selection curriculum optim models data measure",
+    "aql",
     "microbatch",
     "step",
     "build",

@@ -1,13 +1,25 @@
 """From a config to a program: the one place that knows every part."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
 
-from uets_jax.config import ExperimentConfig, ModelConfig, OptimConfig
+from uets_jax.aql.make import selection
+from uets_jax.config import (
+    CurriculumConfig,
+    ExperimentConfig,
+    KnobsConfig,
+    ModelConfig,
+    OptimConfig,
+    SelectConfig,
+    candidates,
+    window_length,
+)
+from uets_jax.curriculum.length import cut
 from uets_jax.errors import UserError, nearest
 from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
 from uets_jax.models.transformer import make_model
@@ -41,8 +53,38 @@ def build(
     own = frozenset((overrides or {}).items())
     train = config.train
     guarded = None if train.on_bad_step == "abort" and not train.spike else train.spike
-    optim = _static(config.optim)
-    return _build(config.model, optim, train.microbatches, guarded, own)
+    chosen = selection_key(config)
+    return _build(
+        config.model, _static(config.optim), chosen, train.microbatches, guarded, own
+    )
+
+
+class Chosen(NamedTuple):
+    """What the selection of a program depends on."""
+
+    select: SelectConfig
+    curriculum: CurriculumConfig
+    batch: int
+    length: int
+
+
+def selection_key(config: ExperimentConfig) -> Chosen | None:
+    """The static part of a config's selection; None where nothing is chosen."""
+    if candidates(config) == 1:
+        return None
+    select = dataclasses.replace(
+        config.select, knobs=KnobsConfig(), target="", reference=""
+    )
+    curriculum = dataclasses.replace(config.curriculum, lengths="")
+    return Chosen(select, curriculum, config.train.batch, window_length(config))
+
+
+@functools.lru_cache(maxsize=64)
+def with_length(program: Program, length: int, full: int) -> Program:
+    """The program that trains on rows cut to `length`; itself at the full length."""
+    if length == full:
+        return program
+    return dataclasses.replace(program, cut=functools.partial(cut, length=length))
 
 
 def _static(optim: OptimConfig) -> OptimConfig:
@@ -55,6 +97,7 @@ def _static(optim: OptimConfig) -> OptimConfig:
 def _build(
     model: ModelConfig,
     optim: OptimConfig,
+    chosen: Chosen | None,
     microbatches: int,
     guarded: float | None,
     overrides: frozenset[tuple[str, Any]],
@@ -70,11 +113,12 @@ def _build(
             decayed=lambda params: map_axes(is_matrix, params),
         ),
         "schedule": schedule(optim.schedule, optim.decay, optim.floor),
+        "select": chosen and selection(chosen, model, parts),
         "guard": None if guarded is None else guard(guarded),
     }
     fields |= dict(overrides)
     fields["tx"] = optax.with_extra_args_support(fields["tx"])
-    return Program(**fields, microbatches=microbatches)
+    return Program(**fields, microbatches=microbatches, noisy=getattr(model, 'dropout', 0) > 0)
 
 
 def hypers(config: ExperimentConfig) -> Hypers:

@@ -17,3 +17,21 @@ class Component(NamedTuple):
 
     init: Callable[..., Any]
     apply: Callable[..., tuple[Any, Any]]
+
+
+class Selection(NamedTuple):
+    """What chooses the data of a step, and learns from what it chose: one state.
+
+    init:    (params) -> state
+    choose:  (state, pool [C, L], moment) -> (batch [B, L], weights [B], 1 on average,
+             or None, metrics, state)
+    observe: (state, batch, token_losses [B, L] in nats, stats, moment) -> (metrics,
+             state); read off the training forward, so it costs next to nothing
+
+    Both keep the structure, shapes and dtypes of the state, as a component does.
+    Metrics are flat dicts of scalars.
+    """
+
+    init: Callable[..., Any]
+    choose: Callable[..., tuple[Any, Any, dict[str, Any], Any]]
+    observe: Callable[..., tuple[dict[str, Any], Any]]

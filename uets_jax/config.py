@@ -112,6 +112,102 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class KnobsConfig:
+    """Numbers of the selection that a policy may learn; traced, so a grid over them
+    shares one executable. Scores are in standard deviations of what is offered."""
+
+    temperature: float = 0.3
+    """Of the Gumbel noise on scores at the start: 0 takes the best."""
+    final_temperature: float = 0.1
+    """And from `anneal` on."""
+    anneal: float = 0.7
+    """Share of the steps at which the temperature has come down."""
+    novelty: float = 2.0
+    """Taken off the score of a window whose n-grams have all been trained on."""
+    natural: float = -1.0
+    """Windows whose naturalness is below come last."""
+    progress: float = 0.0
+    """Weight of the learning progress of a window's bucket."""
+    uncertainty: float = 0.0
+    """Weight of the Laplace uncertainty of a window."""
+    staleness: float = 0.0
+    """Taken off the score for each step in the buffer."""
+    floor: float = 0.2
+    """In mode `pool`: share of the probability that is spread evenly."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectConfig:
+    """Which of the offered windows are trained on (AQL v2)."""
+
+    method: Literal["none", "aql", "loss", "rho", "mc_dropout"] = "none"
+    """aql: cheap scores of a stream, an O(k) buffer. For comparison: the highest loss,
+    or the highest loss above a reference's, of a forward pass over all candidates, or
+    the highest mutual information of ten passes with dropout."""
+    mode: Literal["blind", "target", "pool"] = "blind"
+    """blind: natural, new text. target: and like a sample of target text. pool: what is
+    uncertain, weighted so that the loss of the whole pool is minimised."""
+    target: str = ""
+    """Source of the sample of target text: files:GLOB, jsonl:GLOB[:key], ..."""
+    reference: str = ""
+    """With rho: an .npy file of a reference's loss of every training window, in nats
+    per token."""
+    candidates: int = 8
+    """Windows offered for each one that is trained on."""
+    run: int = 8
+    """Windows offered in one piece: scores are averaged over a document's part of it."""
+    buffer: int = 512
+    """Windows kept to be trained on."""
+    natural: bool = True
+    """Score whether words are in a natural order."""
+    lexical: bool = True
+    """In mode `target`: score n-grams against the sample."""
+    novelty: bool = True
+    """Score n-grams that have been trained on already."""
+    buckets: bool = True
+    """Keep a record of loss and progress for each of 32 kinds of text."""
+    uncertainty: bool = True
+    """Keep a last-layer Laplace posterior."""
+    features: Literal["embedding", "final"] = "final"
+    """Whose uncertainty scores a candidate: of its mean embedding, or of the last
+    layer's features, by the record of its bucket."""
+    policy: bool = True
+    """Let a bandit choose temperature and weights, and switch scoring off where it
+    does not pay."""
+    knobs: KnobsConfig = KnobsConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class CurriculumConfig:
+    """In which order: easy before hard, short before long."""
+
+    difficulty: Literal[
+        "none",
+        "rarity",
+        "surprisal",
+        "compression",
+        "length",
+        "loss",
+        "entropy",
+        "progress",
+    ] = "none"
+    """What makes a window hard. loss, entropy: of a forward pass over all candidates."""
+    pacing: Literal[
+        "constant", "linear", "root", "exponential", "step", "logistic", "fixed_root"
+    ] = "linear"
+    """How the admitted share of difficulty grows."""
+    start: float = 0.3
+    """Admitted at the first step: this easiest share."""
+    until: float = 0.3
+    """Share of the steps after which all is admitted."""
+    candidates: int = 4
+    """Windows offered for each one that is trained on, without a selection."""
+    lengths: str = ""
+    """Length warm-up, such as `32:0.1,64:0.3`: windows are cut to 32 tokens for the
+    first tenth of the steps, to 64 up to three tenths."""
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Devices per mesh axis; `data` 0 takes all that the other axes leave."""
 
@@ -173,6 +269,8 @@ class ExperimentConfig:
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
+    select: SelectConfig = SelectConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
     train: TrainConfig = TrainConfig()
 
 
@@ -251,3 +349,15 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
 def window_length(config: ExperimentConfig) -> int:
     """Tokens per training window."""
     return config.data.length or config.model.context
+
+
+def candidates(config: ExperimentConfig) -> int:
+    """Windows offered for each one that is trained on; 1: there is no choice."""
+    if config.select.method != "none":
+        return config.select.candidates
+    return config.curriculum.candidates if config.curriculum.difficulty != "none" else 1
+
+
+def piece(config: ExperimentConfig) -> int:
+    """Consecutive windows that are offered together."""
+    return config.select.run if config.select.method == "aql" else 1

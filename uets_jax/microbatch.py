@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from uets_jax.types import IGNORED, Batch, Params
 
-Forward = Callable[[Params, Batch], tuple[Any, Any]]
+Forward = Callable[..., tuple[Any, Any]]
 Weights = Float[Array, " b"] | None
 
 
@@ -19,26 +19,39 @@ def weighted_sum(losses: Float[Array, "b l"], weights: Weights) -> Float[Array, 
 
 
 def value_and_grad(forward: Forward, parts: int = 1, by_products: bool = False):
-    """Builds `(params, batch, weights) -> ((loss, aux), grads)`.
+    """Builds `(params, batch, weights, key=None) -> ((loss, aux), grads)`.
 
     loss = sum_i w_i sum_t loss_it / (number of targets in the whole batch), in nats per
     token, so that any number of `parts` gives the same loss and gradient. aux is
     (token_losses [B, L], Stats) with `by_products`, else None. With `parts` > 1 the
     rows are cut into interleaved groups (no traffic between devices that share axis 0)
-    and scanned over: activations of one group live at a time.
+    and scanned over: activations of one group live at a time. A key makes the forward
+    pass a noisy one (dropout), each group with a key of its own.
     """
 
-    def part(params: Params, batch: Batch, weights: Weights, targets: Array):
-        losses, stats = forward(params, batch)
+    def part(
+        params: Params,
+        batch: Batch,
+        weights: Weights,
+        key: Key[Array, ""] | None,
+        targets: Array,
+    ):
+        noise = () if key is None else (key,)
+        losses, stats = forward(params, batch, *noise)
         aux = (losses, stats) if by_products else None
         return weighted_sum(losses, weights) / targets, aux
 
     grad = jax.value_and_grad(part, has_aux=True)
 
-    def whole(params: Params, batch: Batch, weights: Weights):
+    def whole(
+        params: Params,
+        batch: Batch,
+        weights: Weights,
+        key: Key[Array, ""] | None = None,
+    ):
         targets = jnp.maximum((batch.targets != IGNORED).sum(), 1).astype(jnp.float32)
         if parts == 1:
-            return grad(params, batch, weights, targets)
+            return grad(params, batch, weights, key, targets)
 
         def step(carry, rows):
             (loss, aux), grads = grad(params, *rows, targets)
@@ -46,7 +59,8 @@ def value_and_grad(forward: Forward, parts: int = 1, by_products: bool = False):
 
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
         rows = jax.tree.map(lambda x: _cut(x, parts), (batch, weights))
-        (loss, grads), aux = jax.lax.scan(step, zero, rows)
+        keys = None if key is None else jax.random.split(key, parts)
+        (loss, grads), aux = jax.lax.scan(step, zero, (*rows, keys))
         return (loss, jax.tree.map(_join, aux)), grads
 
     return whole

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from uets_jax.component import Component
+from uets_jax.component import Component, Selection
 from uets_jax.measure.scopes import category
 from uets_jax.microbatch import value_and_grad
-from uets_jax.types import IGNORED, Batch, Hypers, Metrics, Params, TrainState
+from uets_jax.types import IGNORED, Batch, Hypers, Metrics, Moment, Params, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,34 +20,33 @@ class Program:
     """The functions of a run. Hashable; equal programs share an executable.
 
     init:     key -> params
-    forward:  (params, batch) -> (token_losses [B, L] in nats, Stats)
+    forward:  (params, batch) -> (token_losses [B, L] in nats, Stats); a noisy one
+              takes a key as third argument
     logits:   (params, tokens [B, L]) -> [B, L, V]
     tx:       the update rule; it is given `value`, `learning_rate`, `weight_decay`
     schedule: (hypers, step) -> learning rate
+    noisy:    the training forward is given a key (dropout).
+    cut:      [B, L] -> [n B, L / n]: the same tokens in shorter rows.
 
-    The slots choose and weigh the data; an empty one is left out of the compiled step.
+    An empty slot is left out of the compiled step.
 
-    offer:   (state, pool, params, assets, key) -> (scores [C], state)
-    draw:    (state, scores, key) -> (rows [B] of the pool, state)
-    weigh:   (state, batch, assets) -> (weights [B], 1 on average, state)
-    observe: (state, batch, token_losses, stats) -> (metrics, state)
-    guard:   (state, loss, grad_norm, update_norm) -> (whether to update, state)
+    select:   chooses and weighs the data, and learns from it
+    guard:    (state, loss, grad_norm, update_norm) -> (whether to update, state)
     """
 
     init: Callable[[Key[Array, ""]], Params]
-    forward: Callable[[Params, Batch], tuple[Any, Any]]
-    logits: Callable[[Params, Array], Array]
+    forward: Callable[..., tuple[Any, Any]]
+    logits: Callable[..., Array]
     tx: optax.GradientTransformationExtraArgs
     schedule: Callable[[Hypers, Array], Array]
-    offer: Component | None = None
-    draw: Component | None = None
-    weigh: Component | None = None
-    observe: Component | None = None
+    select: Selection | None = None
     guard: Component | None = None
     microbatches: int = 1
+    noisy: bool = False
+    cut: Callable[[Batch], Batch] | None = None
 
 
-SLOTS = ("offer", "draw", "weigh", "observe", "guard")
+SLOTS = ("select", "guard")
 
 
 def train_step(
@@ -55,16 +54,19 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One pure update from a candidate pool [C, L] to the next state.
 
-    offer -> draw -> weigh -> gradient -> update -> observe -> guard. Metrics are a flat
-    dict of scalars: `loss` (nats per token), `grad_norm` (before clipping),
-    `learning_rate`, `targets` (tokens that carried loss); with a guard `update_norm`
-    and `skipped`, 1 where only the step number and the guard's own state have changed.
+    choose -> gradient -> update -> observe -> guard. Metrics are a flat dict of
+    scalars: `loss` (nats per token), `grad_norm` (before clipping), `learning_rate`,
+    `targets` (tokens that carried loss) and those of the selection; with a guard
+    `update_norm` and `skipped`, 1 where only the step number and the guard's own state
+    have changed.
     """
-    with category("scoring"):
-        batch, weights, parts = choose(program, state, pool, assets)
-    by_products = program.observe is not None
-    loss_and_grad = value_and_grad(program.forward, program.microbatches, by_products)
-    (loss, aux), grads = loss_and_grad(state.params, batch, weights)
+    batch, weights, parts, seen = pool, None, dict(state.parts), {}
+    if program.select is not None:
+        with category("scoring"):
+            batch, weights, seen, parts["select"] = program.select.choose(
+                parts["select"], pool, _moment(state, assets, 1)
+            )
+    (loss, aux), grads = _gradient(program, state, batch, weights)
 
     rate = program.schedule(state.hypers, state.step)
     with category("optimizer"):
@@ -83,16 +85,48 @@ def train_step(
         "grad_norm": optax.tree.norm(grads),
         "learning_rate": rate,
         "targets": (batch.targets != IGNORED).sum(),
+        **seen,
     }
-    if program.observe is not None:
+    if program.select is not None:
         with category("statistics"):
-            seen, after = program.observe.apply(parts["observe"], batch, *aux)
-        metrics, parts = {**metrics, **seen}, {**parts, "observe": after}
+            seen, parts["select"] = program.select.observe(
+                parts["select"], batch, *aux, _moment(state, assets, 2)
+            )
+        metrics |= seen
     new = TrainState(state.step + 1, state.key, params, opt, state.hypers, parts)
     if program.guard is None:
         return new, metrics
     with category("optimizer"):
         return admit(program.guard, state, new, updates, metrics)
+
+
+def _moment(state: TrainState, assets: Any, part: int) -> Moment:
+    """What the selection sees; its two parts have keys of their own."""
+    progress = jnp.minimum(state.step / jnp.maximum(state.hypers.steps, 1.0), 1.0)
+    return Moment(state.params, assets, progress, step_key(state, part))
+
+
+def step_key(state: TrainState, part: int) -> Key[Array, ""]:
+    """The key of a part of this step: 0 dropout, 1 choose, 2 observe."""
+    return jax.random.fold_in(jax.random.fold_in(state.key, state.step), part)
+
+
+def _gradient(
+    program: Program, state: TrainState, batch: Batch, weights: Array | None
+) -> Any:
+    """((loss, (token_losses, stats) of the batch's rows or None), gradients)."""
+    by_products, rows = program.select is not None, batch
+    loss_and_grad = value_and_grad(program.forward, program.microbatches, by_products)
+    if program.cut is not None:
+        rows = program.cut(batch)
+        pieces = rows.ids.shape[0] // batch.ids.shape[0]
+        weights = None if weights is None else jnp.repeat(weights, pieces)
+    noise = (step_key(state, 0),) if program.noisy else ()
+    (loss, aux), grads = loss_and_grad(state.params, rows, weights, *noise)
+    if program.cut is not None:
+        whole = lambda x: x.reshape(*batch.targets.shape, *x.shape[2:])
+        aux = jax.tree.map(whole, aux)
+    return (loss, aux), grads
 
 
 def admit(
@@ -107,27 +141,6 @@ def admit(
     params, opt, parts = jax.tree.map(choose_new, changed(new), changed(old))
     kept = new._replace(params=params, opt=opt, parts={**parts, "guard": after})
     return kept, {**metrics, "skipped": (~good).astype(jnp.int32)}
-
-
-def choose(
-    program: Program, state: TrainState, pool: Batch, assets: Any
-) -> tuple[Batch, Array | None, dict[str, Any]]:
-    """The rows that are trained on, their weights, and the parts' new states."""
-    parts, batch, weights, scores = dict(state.parts), pool, None, None
-    if program.offer is not None or program.draw is not None:
-        offer_key, draw_key = jax.random.split(
-            jax.random.fold_in(state.key, state.step)
-        )
-        if program.offer is not None:
-            scores, parts["offer"] = program.offer.apply(
-                parts["offer"], pool, state.params, assets, offer_key
-            )
-        if program.draw is not None:
-            rows, parts["draw"] = program.draw.apply(parts["draw"], scores, draw_key)
-            batch = jax.tree.map(lambda x: x[rows], pool)
-    if program.weigh is not None:
-        weights, parts["weigh"] = program.weigh.apply(parts["weigh"], batch, assets)
-    return batch, weights, parts
 
 
 def init_state(program: Program, hypers: Hypers, seed: Array | int) -> TrainState:

@@ -50,6 +50,22 @@ class Hypers(NamedTuple):
     steps: Float[Array, ""]  # horizon of the schedule
 
 
+class Moment(NamedTuple):
+    """What a step shows to its parts.
+
+    params:   before the update.
+    assets:   arrays that come from data or from training elsewhere, the same in every
+              step of a run.
+    progress: share of the run's steps that are done, in [0, 1].
+    key:      of this step, for this part alone.
+    """
+
+    params: Params
+    assets: Any
+    progress: Float[Array, ""]
+    key: Key[Array, ""]
+
+
 class TrainState(NamedTuple):
     """Everything a step reads and writes; saved and restored as one pytree."""
 

@@ -13,7 +13,7 @@ from uets_jax.measure import flops
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.work import Cost
 from uets_jax.models.presets import PRESETS
-from uets_jax.train.executable import trace_step
+from uets_jax.train.executable import shapes, trace_step
 from uets_jax.train.mesh import make_mesh
 
 ARMS = ("b0", "b1", "b2", "b2m")
@@ -112,7 +112,7 @@ def test_settings_stand_in_the_config():
 def traced(c):
     """What the ledger charges for one step of a run."""
     mesh = make_mesh(c.train.mesh)
-    step = trace_step(build(c), mesh, c.train.batch, c.model.context)
+    step = trace_step(build(c), mesh, shapes(c))
     return sum(count(step.jaxpr).total().values(), start=Cost())
 
 

@@ -11,6 +11,7 @@ from uets_jax.train.executable import (
     abstract_batch,
     evaluation_cost,
     executable,
+    shapes,
     trace_step,
 )
 from uets_jax.train.mesh import compile_init, make_mesh, put_batch
@@ -46,7 +47,7 @@ def test_flops_are_those_of_the_closed_forms(tiny):
 def test_muon_is_charged_to_the_optimizer(tiny):
     optim = dataclasses.replace(tiny.optim, name="muon")
     muon = dataclasses.replace(tiny, optim=optim)
-    traced = trace_step(build(muon), make_mesh(ONE), 8, 32)
+    traced = trace_step(build(muon), make_mesh(ONE), shapes(muon))
     from uets_jax.measure.jaxpr import count
 
     costs = count(traced.jaxpr).total({}, 1)

@@ -28,9 +28,11 @@ class Windows:
     tokens: ids of the split, one dimension; may be a memmap.
     length: L, tokens per window.
     batch:  B, windows per step over all processes.
+    piece:  consecutive windows that stay together; pieces are shuffled.
 
     Every epoch is a fresh permutation that depends on (seed, epoch) alone; batches
-    straddle epochs, so that no window is left out.
+    straddle epochs, so that no window is left out. The last piece of a split may begin
+    before the end of the one before it.
     """
 
     tokens: np.ndarray
@@ -38,6 +40,7 @@ class Windows:
     length: int
     batch: int
     seed: int
+    piece: int = 1
     process_index: int = 0
     process_count: int = 1
 
@@ -46,10 +49,10 @@ class Windows:
             raise UserError(
                 f"process {self.process_index} of {self.process_count} does not exist"
             )
-        if self.batch % self.process_count:
+        if self.batch % (self.process_count * self.piece):
             raise UserError(
                 f"train.batch: {self.batch} can't be shared by {self.process_count} "
-                "processes; give a multiple"
+                f"processes in pieces of {self.piece}; give a multiple"
             )
         if self.count < self.batch:
             raise UserError(
@@ -65,14 +68,14 @@ class Windows:
 
     def order(self, step: int) -> np.ndarray:
         """int64 [B]: the ids of a step's windows, over all processes."""
-        epoch, place = np.divmod(
-            np.arange(step * self.batch, (step + 1) * self.batch), self.count
-        )
-        shuffled = np.empty(self.batch, np.int64)
+        pieces, size = self.batch // self.piece, -(-self.count // self.piece)
+        epoch, place = np.divmod(np.arange(step * pieces, (step + 1) * pieces), size)
+        shuffled = np.empty(pieces, np.int64)
         for one in np.unique(epoch):
             here = epoch == one
-            shuffled[here] = _permutation(self.seed, int(one), self.count)[place[here]]
-        return shuffled
+            shuffled[here] = _permutation(self.seed, int(one), size)[place[here]]
+        first = np.minimum(shuffled * self.piece, self.count - self.piece)
+        return (first[:, None] + np.arange(self.piece)).ravel()
 
     def __getitem__(self, step: int) -> Batch:
         """int32 arrays [B / processes, L]."""

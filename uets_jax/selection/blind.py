@@ -164,6 +164,44 @@ def order_gain(
     return jax.vmap(row)(tokens, mask)
 
 
+def order_terms(
+    state: BlindState,
+    tokens: Int[Array, "n l"],
+    texts: Int[Array, "n l"],
+    config: BlindConfig = BlindConfig(),
+) -> tuple[Float[Array, "n l"], Bool[Array, "n l"]]:
+    """Order gain at each token in nats, and whether there is one: a fast stream form.
+
+    Of what the text itself has added to the counts, one occurrence is taken out: that
+    at the place itself. `order_gain` takes out all of them, at five times the cost.
+
+    Args:
+      state: of `fit_blind`.
+      tokens: ids below the vocabulary of `state`.
+      texts: which text of its row a token belongs to, rising.
+      config: the one that `state` was fitted with.
+    """
+
+    def row(ids: Array, text: Array) -> tuple[Array, Array]:
+        place = jnp.arange(len(ids))
+        new = jnp.concatenate([jnp.ones(1, bool), text[1:] != text[:-1]])
+        origin = jax.lax.cummax(jnp.where(new, place, 0))
+        begins = state.starts[ids] & (place - origin >= 2)
+        used, at = _places(jnp, ids.astype(jnp.uint32), begins, origin, config)
+
+        def side(context: Array, followed: Array, own: int) -> Array:
+            part = jnp.maximum(state.followed[followed] - own, 0) / state.share[ids]
+            whole = jnp.maximum(state.contexts[context] - 1, 0)
+            kappa = config.smoothing
+            return jnp.log((part + kappa) / (whole + kappa))
+
+        gain = side(at.context, at.followed, 1)
+        gain -= side(at.control, at.control_followed, 0)
+        return jnp.where(used, gain, 0), used
+
+    return jax.vmap(row)(tokens, texts)
+
+
 def score_documents(
     state: BlindState,
     documents: Iterable[np.ndarray],

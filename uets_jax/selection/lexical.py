@@ -103,19 +103,39 @@ def lex_score(
 
     Pure; may be compiled. An n-gram counts when all of its tokens are in `mask`.
     """
-    ids = tokens.astype(jnp.uint32)
-    total, number = jnp.zeros(len(ids)), jnp.zeros(len(ids), jnp.int32)
+    total, number = lex_terms(state, tokens, jnp.where(mask, 0, -1), config)
+    return total.sum(1) / jnp.maximum(number.sum(1), 1)
+
+
+def lex_terms(
+    state: LexicalState,
+    tokens: Int[Array, "n l"],
+    texts: Int[Array, "n l"],
+    config: LexicalConfig = LexicalConfig(),
+) -> tuple[Float[Array, "n l"], Int[Array, "n l"]]:
+    """Sum and number of the log-ratios of the n-grams that begin at each token.
+
+    Args:
+      state: of `fit`.
+      tokens: ids.
+      texts: which text of its row a token belongs to, rising, negative: none. An n-gram
+        counts when it lies in one text.
+      config: the one that `state` was fitted with.
+    """
+    ids, length = tokens.astype(jnp.uint32), tokens.shape[1]
+    total, number = jnp.zeros(ids.shape), jnp.zeros(ids.shape, jnp.int32)
     for order in config.orders:
-        places = ids.shape[1] - order + 1
+        places = length - order + 1
         if places < 1:
             continue
-        counted = mask[:, :places]
+        counted = texts[:, :places] >= 0
         for shift in range(1, order):
-            counted &= mask[:, shift : shift + places]
+            counted &= texts[:, shift : shift + places] == texts[:, :places]
         ratio = state.logratio[bucket(ngrams(ids, order), config.buckets)]
-        total += jnp.where(counted, ratio, 0).sum(1)
-        number += counted.sum(1, dtype=jnp.int32)
-    return total / jnp.maximum(number, 1)
+        pad = ((0, 0), (0, order - 1))
+        total += jnp.pad(jnp.where(counted, ratio, 0), pad)
+        number += jnp.pad(counted.astype(jnp.int32), pad)
+    return total, number
 
 
 def score_documents(

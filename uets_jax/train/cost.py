@@ -18,7 +18,8 @@ from uets_jax.measure.devices import Device
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.work import Cost
 from uets_jax.step import Program
-from uets_jax.train.executable import evaluation_cost, executable, trace_step
+from uets_jax.train.assets import asset_shapes
+from uets_jax.train.executable import evaluation_cost, executable, shapes, trace_step
 from uets_jax.train.footprint import axes, one_device, step_memory, traceable
 from uets_jax.train.mesh import abstract_state, make_mesh
 
@@ -115,7 +116,7 @@ def run_costs(
 ) -> dict[str, Cost]:
     """FLOPs of all steps and validations, by category, as the ledger charges them."""
     t, length = config.train, window_length(config)
-    step = trace_step(program, one_device(), t.batch, length)
+    step = trace_step(program, one_device(), shapes(config, asset_shapes(config)))
     counted = count(step.jaxpr)
     once = counted.total(dict.fromkeys(counted.branches, 0))
     limits = (t.eval_tokens and t.eval_tokens + 1, valid_tokens)
@@ -138,7 +139,8 @@ def compiled_bytes(
     if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
         raise UserError("model.attention: cudnn needs an NVIDIA GPU; use auto or xla")
     mesh = make_mesh(MeshConfig(**axes(config)))
-    found = executable(build(config, overrides), mesh, config).bytes["step_peak"]
+    program, assets = build(config, overrides), asset_shapes(config)
+    found = executable(program, mesh, config, assets).bytes["step_peak"]
     if found is None:
         raise UserError("--compile: XLA says nothing about memory on this machine")
     return found

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from uets_jax.config import ExperimentConfig, window_length
+from uets_jax.config import ExperimentConfig, candidates, window_length
 from uets_jax.evaluate.perplexity import compile_losses
 from uets_jax.measure.branches import Count
 from uets_jax.measure.jaxpr import count
@@ -38,25 +38,45 @@ def abstract_batch(rows: int, length: int) -> Batch:
     return Batch(*(jax.ShapeDtypeStruct(s, np.int32) for s in shapes))  # pyright: ignore
 
 
+class Shapes(NamedTuple):
+    """What a step is fed: rows of a pool, their length, the assets' shapes."""
+
+    rows: int
+    length: int
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+    tree: Any
+
+
+def shapes(config: ExperimentConfig, assets: Any = None) -> Shapes:
+    """Of a config's pool and of these assets; hashable."""
+    abstract = lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype)
+    leaves, tree = jax.tree.flatten(jax.tree.map(abstract, assets))
+    rows = config.train.batch * candidates(config)
+    return Shapes(rows, window_length(config), tuple(leaves), tree)
+
+
 @functools.lru_cache(maxsize=16)
-def trace_step(program: Program, mesh: Mesh, rows: int, length: int) -> Any:
+def trace_step(program: Program, mesh: Mesh, fed: Shapes) -> Any:
     """The traced train step, as `jax.jit(...).trace` gives it; nothing is compiled."""
-    state, batch = abstract_state(program, mesh), abstract_batch(rows, length)
-    return compile_step(program, mesh).trace(state, batch, None)
+    state, batch = abstract_state(program, mesh), abstract_batch(fed.rows, fed.length)
+    assets = jax.tree.unflatten(fed.tree, fed.leaves)
+    return compile_step(program, mesh).trace(state, batch, assets)
 
 
 @functools.lru_cache(maxsize=16)
-def _executable(program: Program, mesh: Mesh, rows: int, length: int) -> Executable:
-    traced = trace_step(program, mesh, rows, length)
+def _executable(program: Program, mesh: Mesh, fed: Shapes) -> Executable:
+    traced = trace_step(program, mesh, fed)
     compiled = traced.lower().compile()
     return Executable(compiled, count(traced.jaxpr), _bytes(compiled))
 
 
-def executable(program: Program, mesh: Mesh, config: ExperimentConfig) -> Executable:
+def executable(
+    program: Program, mesh: Mesh, config: ExperimentConfig, assets: Any = None
+) -> Executable:
     """Compiles the train step; cached, so that runs which differ only in traced values
-    (rate, decay, warm-up, horizon, seed) share it.
+    (rate, decay, warm-up, horizon, seed, knobs) share it.
     """
-    return _executable(program, mesh, config.train.batch, window_length(config))
+    return _executable(program, mesh, shapes(config, assets))
 
 
 @functools.lru_cache(maxsize=16)

@@ -23,7 +23,8 @@ from uets_jax.measure.memory import Memory, peak
 from uets_jax.measure.tape import nbytes
 from uets_jax.models.axes import axes_of
 from uets_jax.step import Program
-from uets_jax.train.executable import trace_step
+from uets_jax.train.assets import asset_shapes
+from uets_jax.train.executable import Shapes, shapes, trace_step
 from uets_jax.train.mesh import abstract_state, leaf_spec, make_mesh
 
 _AXES = ("data", "fsdp", "tensor")
@@ -56,7 +57,10 @@ def step_memory(
     rows = t.batch // (split["data"] * split["fsdp"])
     unwritten = _unwritten(config, device, rows)
     widened = "cpu" in device.device_kinds
-    whole = _peak(program, rows, window_length(config), unwritten, widened)
+    train = dataclasses.replace(t, batch=rows)
+    share = dataclasses.replace(config, train=train)
+    fed = shapes(share, asset_shapes(config))
+    whole = _peak(program, fed, unwritten, widened)
     state = abstract_state(program, one_device())
     parameters, optimizer = (_bytes(x, {}) for x in (state.params, state.opt))
     return {
@@ -164,9 +168,9 @@ def one_device() -> Mesh:
 
 @functools.lru_cache(maxsize=256)
 def _peak(
-    program: Program, rows: int, length: int, unwritten: frozenset[int], widened: bool
+    program: Program, fed: Shapes, unwritten: frozenset[int], widened: bool
 ) -> Memory:
-    traced = trace_step(program, one_device(), rows, length)
+    traced = trace_step(program, one_device(), fed)
     gifts = [leaf.donated for leaf in jax.tree.leaves(traced.args_info)]
     return peak(traced.jaxpr, gifts, unwritten, widened)
 

@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from uets_jax.config import ExperimentConfig
+from uets_jax.build import with_length
+from uets_jax.config import ExperimentConfig, window_length
+from uets_jax.curriculum.length import parse
+from uets_jax.curriculum.length import phases as length_phases
 from uets_jax.data.windows import chain_ids, stream
 from uets_jax.errors import StoppedError, UserError
 from uets_jax.measure.ledger import Ledger
@@ -39,10 +42,14 @@ class Result(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """A stretch of steps with constant shapes, up to step `end`."""
+    """A stretch of steps with constant shapes, up to step `end`.
+
+    length: tokens per row that is trained on; windows are cut to it.
+    """
 
     config: ExperimentConfig
     end: int
+    length: int
 
 
 def train(
@@ -98,8 +105,10 @@ def _train(run: Run) -> Result:
 
 
 def phases(config: ExperimentConfig) -> tuple[Phase, ...]:
-    """The run's stretches of constant shapes: one, until something grows."""
-    return (Phase(config, config.train.steps),)
+    """The run's stretches of constant shapes: one for each length of its rows."""
+    steps, full = config.train.steps, window_length(config)
+    parts = length_phases(steps, parse(config.curriculum.lengths, full), full)
+    return tuple(Phase(config, end, length) for end, length in parts)
 
 
 def _run_phase(run: Run, phase: Phase) -> None:
@@ -109,7 +118,8 @@ def _run_phase(run: Run, phase: Phase) -> None:
     session = run.session
     run.ledger.switch("compile")
     run.watchdog.beat("compiling")
-    step = executable(session.program, session.mesh, phase.config)
+    program = with_length(session.program, phase.length, window_length(phase.config))
+    step = executable(program, session.mesh, phase.config, session.assets)
     run.bytes = step.bytes
     watch = Stopwatch(run)
     while run.at.step < phase.end:
@@ -133,7 +143,7 @@ def _steps(run: Run, phase: Phase, step: Executable, watch: Stopwatch) -> None:
         for batch in batches:
             run.ledger.switch("train")
             pool = put_batch(batch, session.mesh)
-            run.state, metrics = step.call(run.state, pool, None)
+            run.state, metrics = step.call(run.state, pool, session.assets)
             run.at.chain = chain_ids(run.at.chain, _consumed(run, batch))
             run.at.step += 1
             stop = run.ask(bool(run.interrupts.caught))

@@ -12,12 +12,13 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uets_jax.build import build, hypers
-from uets_jax.config import ExperimentConfig, window_length
+from uets_jax.config import ExperimentConfig, candidates, piece, window_length
 from uets_jax.data.folders import cache_folder
 from uets_jax.data.store import TokenStore, prepare
 from uets_jax.data.windows import Windows, sequential
 from uets_jax.errors import UserError
 from uets_jax.step import Program
+from uets_jax.train.assets import build_assets
 from uets_jax.train.mesh import check_rows, compile_init, make_mesh
 from uets_jax.types import Batch, Hypers, TrainState
 from uets_jax.validation import validate
@@ -44,8 +45,9 @@ class Session:
             tokens=self.store.tokens("train"),
             eot=self.store.tokenizer.eot,
             length=window_length(c),
-            batch=c.train.batch,
+            batch=c.train.batch * candidates(c),
             seed=c.train.seed,
+            piece=piece(c),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -60,6 +62,16 @@ class Session:
             c.train.batch // c.train.microbatches,
             tokens,
         )
+
+    @functools.cached_property
+    def assets(self) -> Any:
+        """What the step reads beside its state and its data, on every device.
+
+        Raises:
+          UserError: for a sample or a reference that can't be read.
+        """
+        found = build_assets(self.config, self.store)
+        return jax.device_put(found, NamedSharding(self.mesh, PartitionSpec()))
 
     def place_hypers(self, values: Hypers) -> Hypers:
         """Traced hyper-parameters on every device of the mesh."""
@@ -89,7 +101,7 @@ def open_session(
     store = prepare(config.data)
     config = resolve(config, store)
     session = Session(config, store, build(config, overrides), mesh)
-    _ = session.windows  # raises now, not at the first step
+    _ = session.windows, session.assets  # raise now, not at the first step
     return session
 
 

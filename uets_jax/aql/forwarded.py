@@ -1,0 +1,65 @@
+"""Selection by a forward pass over all candidates: the costly arms of comparison."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from uets_jax.component import Selection
+from uets_jax.selection.scores import row_mean
+from uets_jax.types import Batch, Metrics, Moment, Stats
+
+Score = Callable[[Batch, Moment], Float[Array, " c"]]
+Forward = Callable[..., tuple[Array, Stats]]
+
+
+def forwarded(score: Score, batch: int) -> Selection:
+    """Trains on the B best of the candidates; keeps nothing."""
+
+    def choose(
+        state: tuple[()], pool: Batch, moment: Moment
+    ) -> tuple[Batch, None, Metrics, tuple[()]]:
+        scores, rows = jax.lax.top_k(score(pool, moment), batch)
+        chosen = jax.tree.map(lambda x: x[rows], pool)
+        return chosen, None, {"select_score": scores.mean()}, state
+
+    def observe(state: tuple[()], *given: Any) -> tuple[Metrics, tuple[()]]:
+        return {}, state
+
+    return Selection(lambda params: (), choose, observe)
+
+
+def by_loss(forward: Forward, referred: bool) -> Score:
+    """The loss of each row; `referred`: less that of the assets' reference (RHO)."""
+
+    def score(pool: Batch, moment: Moment) -> Float[Array, " c"]:
+        losses = row_mean(forward(moment.params, pool)[0], pool.targets)
+        return losses - moment.assets.reference[pool.ids] if referred else losses
+
+    return score
+
+
+def by_dropout(
+    information: Callable[[Any, Batch, Key[Array, ""]], Float[Array, "c l"]],
+) -> Score:
+    """Mutual information of each row under dropout (v1).
+
+    information: (params, pool, key) -> nats per token.
+    """
+
+    def score(pool: Batch, moment: Moment) -> Float[Array, " c"]:
+        found = information(moment.params, pool, moment.key)
+        return row_mean(found, pool.targets)
+
+    return score
+
+
+def by_entropy(forward: Forward) -> Score:
+    """The entropy of each row's predictions."""
+
+    def score(pool: Batch, moment: Moment) -> Float[Array, " c"]:
+        return row_mean(forward(moment.params, pool)[1].entropy, pool.targets)
+
+    return score

@@ -1,0 +1,273 @@
+"""AQL v2: which of the offered windows are trained on, chosen by what is nearly free.
+
+A step offers C fresh windows, keeps the best so far in a buffer of k rows, draws B of
+it, trains, and reads off the training forward what it learned about that kind of text.
+Nothing is forwarded but what is trained on.
+
+Who decides what, in this order (the conflict rule):
+
+1. Order bars: what is not natural text comes last, by how unnatural it is.
+2. The curriculum bars: what is harder than the pace admits comes behind what is not,
+   and before what is unnatural. It orders nothing within.
+3. Selection orders what is left, in deviations of the score:
+       quality - novelty * (share of n-grams trained on before)
+               + progress * (learning progress of the bucket)
+               + uncertainty * (Laplace uncertainty) - staleness * age.
+4. The draw adds Gumbel noise that falls with time: broad first, the best last.
+5. Weights are those of the draw alone: none in modes `target` and `blind`, where the
+   bias is the purpose; 1 / inclusion probability in mode `pool`, where nothing is
+   barred and nothing is kept, so that every window has its chance.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from uets_jax.aql.assets import BUCKETS, Knobs, Scale, Text
+from uets_jax.aql.parts import Admit, Bandit, Posterior
+from uets_jax.component import Selection
+from uets_jax.config import SelectConfig
+from uets_jax.selection import buckets, buffer, novelty, quality
+from uets_jax.selection.buckets import BucketState
+from uets_jax.selection.buffer import BufferState, Drawn
+from uets_jax.selection.novelty import NoveltyState
+from uets_jax.selection.scores import RowScores, row_scores
+from uets_jax.types import IGNORED, Batch, Metrics, Moment, Stats
+
+BARRED = 4e6  # taken off the score of what is not natural; above a curriculum's bar
+
+
+class Offered(NamedTuple):
+    """Rows of the buffer or of a batch: windows, and what was found out of them.
+
+    bucket: kind of text.
+    merit:  score when it was offered, less what was taken off for repetition.
+    seen:   share of the n-grams that had been trained on at the last look.
+    """
+
+    batch: Batch
+    bucket: Int[Array, " n"]
+    merit: Float[Array, " n"]
+    seen: Float[Array, " n"]
+
+
+class AqlState(NamedTuple):
+    """A part that is switched off is `None`.
+
+    now:   calls so far.
+    drawn: what is being trained on.
+    """
+
+    now: Int[Array, ""]
+    buffer: BufferState
+    drawn: Offered
+    novelty: NoveltyState | None
+    buckets: BucketState | None
+    posterior: Any
+    policy: Any
+
+
+def aql(
+    config: SelectConfig,
+    batch: int,
+    length: int,
+    admit: Admit | None = None,
+    posterior: Posterior | None = None,
+    bandit: Bandit | None = None,
+) -> Selection:
+    """The streaming selection; its moments carry `Assets` with a `text`.
+
+    Args:
+      config: which parts are on; its knobs are not read, the assets' are.
+      batch: B, rows that are trained on.
+      length: L, tokens per window.
+      admit: the bar of a curriculum.
+      posterior: whose uncertainty scores text.
+      bandit: changes the knobs while it goes on.
+    """
+    parts = _Parts(config, batch, length, admit, posterior, bandit)
+    return Selection(parts.init, parts.choose, parts.observe)
+
+
+def falling(knobs: Knobs, progress: Array) -> Float[Array, ""]:
+    """The temperature: a line from the first to the final one, then flat."""
+    share = jnp.clip(progress / jnp.maximum(knobs.anneal, 1e-6), 0.0, 1.0)
+    return knobs.temperature + share * (knobs.final_temperature - knobs.temperature)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """The three functions of a selection, over what is on."""
+
+    config: SelectConfig
+    batch: int
+    length: int
+    admit: Admit | None
+    posterior: Posterior | None
+    bandit: Bandit | None
+
+    def init(self, params: Any) -> AqlState:
+        """Nothing seen."""
+        example, c = _row(self.length), self.config
+        return AqlState(
+            now=jnp.zeros((), jnp.int32),
+            buffer=buffer.init(c.buffer, example),
+            drawn=buffer.init(self.batch, example).rows,
+            novelty=novelty.init() if c.novelty else None,
+            buckets=buckets.init(BUCKETS) if c.buckets else None,
+            posterior=self.posterior and self.posterior.init(params),
+            policy=self.bandit and self.bandit.init(params),
+        )
+
+    def choose(
+        self, state: AqlState, pool: Batch, moment: Moment
+    ) -> tuple[Batch, Array | None, Metrics, AqlState]:
+        """Offers the pool to the buffer and draws a batch from it."""
+        knobs = moment.assets.knobs
+        if self.bandit is not None:
+            knobs = self.bandit.knobs(state.policy, knobs)
+        rows = self._offer(state, pool, moment, knobs)
+        temperature = falling(knobs, moment.progress)
+        held = state.buffer
+        if self.config.mode == "pool":
+            held = buffer.init(pool.ids.shape[0], _row(self.length))
+        else:
+            held = self._look_again(state, held, knobs)
+        aged = lambda b: buffer.aged(b, state.now, knobs.staleness)
+        keys = rows.merit - knobs.novelty * rows.seen
+        full = buffer.merge(held, keys, rows, state.now, aged(held))
+        drawn, left = buffer.take(
+            full, self.batch, state.now, aged(full), temperature, moment.key
+        )
+        chosen, weights = drawn.rows.batch, None
+        if self.config.mode == "pool":
+            weights, left = _weights(drawn, temperature), state.buffer
+        memory = state.novelty
+        if memory is not None:
+            memory = novelty.remember(memory, chosen.tokens, chosen.targets != IGNORED)
+        metrics = {
+            "select_temperature": temperature,
+            "select_score": jnp.maximum(drawn.scores, -BARRED / 4).mean(),
+            "select_age": drawn.ages.astype(jnp.float32).mean(),
+            "select_seen": drawn.rows.seen.mean(),
+            "select_barred": (rows.merit < -BARRED / 2).mean(),
+        }
+        after = state._replace(buffer=left, drawn=drawn.rows, novelty=memory)
+        return chosen, weights, metrics, after
+
+    def observe(
+        self,
+        state: AqlState,
+        batch: Batch,
+        losses: Float[Array, "b l"],
+        stats: Stats,
+        moment: Moment,
+    ) -> tuple[Metrics, AqlState]:
+        """Learns from the batch what its kinds of text are worth."""
+        metrics, after = {}, state._replace(now=state.now + 1)
+        levers, every = None, 1
+        if self.posterior is not None:
+            levers = self.posterior.levers(state.posterior, stats)
+            every = self.posterior.every
+            told, after_posterior = self.posterior.update(
+                state.posterior, stats, losses, batch.targets
+            )
+            metrics |= told
+            after = after._replace(posterior=after_posterior)
+        scores = row_scores(batch.targets, losses, stats, levers, every=every)
+        metrics |= {"select_entropy": scores.entropy.mean()}
+        if self.posterior is not None:
+            metrics |= {"select_bald": scores.bald.mean()}
+        if state.buckets is not None:
+            records = buckets.update(state.buckets, state.drawn.bucket, scores)
+            after = after._replace(buckets=records)
+        if self.bandit is not None:
+            value = self._gained(state, scores)
+            told, policy = self.bandit.update(state.policy, value, moment.key)
+            metrics |= told
+            after = after._replace(policy=policy)
+        return metrics, after
+
+    def _offer(
+        self, state: AqlState, pool: Batch, moment: Moment, knobs: Knobs
+    ) -> Offered:
+        """The fresh windows and their scores."""
+        c, text = self.config, moment.assets.text
+        run, tokens = c.run, pool.tokens
+        key = jnp.zeros(tokens.shape[0])
+        kind, bar = jnp.zeros(tokens.shape[0], jnp.int32), key
+        if text.likeness is not None and c.lexical:
+            found = quality.likeness(text.lexical, tokens, text.eot, run)
+            key += _scaled(found, text.likeness)
+            kind = _bin(found, text.likeness)
+        if c.natural:
+            found = quality.order(text.blind, text.typical, tokens, text.eot, run)
+            deficit = jnp.maximum(knobs.natural - found, 0.0)
+            bar = jnp.where(deficit > 0, -BARRED * (1 + jnp.minimum(deficit, 9.0)), 0.0)
+            if text.likeness is None or not c.lexical:
+                key += _scaled(found, text.order)
+            kind = kind * (text.order.edges.shape[0] + 1) + _bin(found, text.order)
+        if state.buckets is not None:
+            known = buckets.lookup(buckets.records(state.buckets), kind)
+            key += knobs.progress * known.progress
+            if c.mode == "pool":
+                key = jnp.log(jnp.maximum(known.scores.gnorm, 1e-6))
+            elif c.uncertainty and c.features == "final":
+                bald = buckets.records(state.buckets).scores.bald
+                mixed = buckets.standardised(bald, state.buckets.seen > 0)
+                key += knobs.uncertainty * mixed[kind]
+        if c.mode != "pool":
+            key += bar
+        if self.admit is not None:
+            key += self.admit(moment, pool)
+        return Offered(pool, kind, key, self._overlap(state, pool))
+
+    def _overlap(self, state: AqlState, batch: Batch) -> Float[Array, " n"]:
+        """Share of the windows' n-grams that were trained on."""
+        if state.novelty is None:
+            return jnp.zeros(batch.ids.shape[0])
+        return novelty.overlap(state.novelty, batch.tokens, batch.targets != IGNORED)
+
+    def _look_again(
+        self, state: AqlState, held: BufferState, knobs: Knobs
+    ) -> BufferState:
+        """The buffer, told what has been trained on since its rows came."""
+        rows = held.rows._replace(seen=self._overlap(state, held.rows.batch))
+        keys = rows.merit - knobs.novelty * rows.seen
+        keys = jnp.where(held.keys == buffer.EMPTY, buffer.EMPTY, keys)
+        return held._replace(rows=rows, keys=keys)
+
+    def _gained(self, state: AqlState, scores: RowScores) -> Float[Array, ""]:
+        """How far the batch lies below what is usual in its buckets, nats per token."""
+        if state.buckets is None:
+            return jnp.zeros(())
+        usual = buckets.records(state.buckets).loss_slow[state.drawn.bucket]
+        known = state.buckets.seen[state.drawn.bucket] > 0
+        return jnp.where(known, usual - scores.loss, 0.0).mean()
+
+
+def _weights(drawn: Drawn, temperature: Array) -> Float[Array, " b"]:
+    """1 / inclusion probability, 1 on average."""
+    chance = buffer.inclusion(drawn.scores, drawn.threshold, temperature)
+    weights = 1 / jnp.maximum(chance, 1e-3)
+    return weights / weights.mean()
+
+
+def _scaled(values: Float[Array, " n"], scale: Scale) -> Float[Array, " n"]:
+    return (values - scale.mean) / scale.deviation
+
+
+def _bin(values: Float[Array, " n"], scale: Scale) -> Int[Array, " n"]:
+    return buckets.bucket_of((values,), (scale.edges,))
+
+
+def _row(length: int) -> Offered:
+    """Shapes of one row."""
+    i32 = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
+    number: Any = jax.ShapeDtypeStruct((), jnp.float32)
+    one: Any = Batch(i32(length), i32(length), i32(), i32(length))  # pyright: ignore
+    return Offered(one, i32(), number, number)  # pyright: ignore

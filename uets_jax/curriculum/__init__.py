@@ -1,0 +1,1 @@
+"""In which order text is trained on: how hard it is, and how hard it may be."""

@@ -1,0 +1,143 @@
+"""The arrays that a run's selection reads, made from its text once per run."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from uets_jax.aql.assets import (
+    Assets,
+    Text,
+    fit_text,
+    knobs,
+    operations,
+    text_shapes,
+    word_starts,
+)
+from uets_jax.config import ExperimentConfig, candidates, window_length
+from uets_jax.curriculum import difficulty
+from uets_jax.curriculum.ngrams import fit_ngrams
+from uets_jax.data.corpus import documents
+from uets_jax.data.store import TokenStore, open_store
+from uets_jax.data.windows import sequential, window_count
+from uets_jax.errors import UserError
+from uets_jax.measure.work import Cost, Costs
+
+FITTED = 16_000_000  # tokens of the training text that are counted, from its beginning
+ROWS = 1024  # windows whose difficulty is found at once
+BY_PRODUCTS = ("none", "loss", "entropy")
+MEASURES = {"surprisal": "ngram_surprisal", "progress": "ngram_surprisal"}
+TABLES = ("rarity", "surprisal", "progress")
+PER_TOKEN = 60  # integer operations to count and look up n-grams of two orders
+
+
+def build_assets(config: ExperimentConfig, store: TokenStore) -> Assets | None:
+    """What the step of this run reads; None where nothing is chosen.
+
+    Raises:
+      UserError: a sample, or a reference, that is missing or can't be used.
+    """
+    if candidates(config) == 1:
+        return None
+    select, length = config.select, window_length(config)
+    text = reference = ranks = None
+    if select.method == "aql":
+        sample = select.target if select.mode == "target" else ""
+        if select.mode == "target" and not sample:
+            raise UserError("select.target: mode 'target' needs a sample of target text")
+        text = _text(store.directory, store.fingerprint, length, select.run, sample)
+    if select.method == "rho":
+        windows = window_count(len(store.tokens("train")), length)
+        reference = read_reference(select.reference, windows)
+    if config.curriculum.difficulty not in BY_PRODUCTS:
+        name = config.curriculum.difficulty
+        ranks = _ranks(store.directory, store.fingerprint, length, name)
+    return Assets(knobs(select.knobs), text, reference, ranks)
+
+
+def read_reference(path: str, windows: int) -> np.ndarray:
+    """f32 [windows]: a reference's loss of every training window, nats per token.
+
+    Raises:
+      UserError: no such file, or not of this text.
+    """
+    try:
+        found = np.load(path, allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError) as error:
+        raise UserError(f"select.reference: {path!r}: {error}") from None
+    if found.shape != (windows,):
+        raise UserError(
+            f"select.reference: {path}: {found.shape} losses for {windows} windows; "
+            "make it with the same text and length"
+        )
+    return found
+
+
+def asset_shapes(config: ExperimentConfig, windows: int = 1 << 16) -> Assets | None:
+    """Shapes of `build_assets`, with tables of so many windows."""
+    if candidates(config) == 1:
+        return None
+    select = config.select
+    table = jax.ShapeDtypeStruct((windows,), np.float32)
+    shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+    sample = select.mode == "target"
+    text = text_shapes(config.model.vocab, sample) if select.method == "aql" else None
+    static: Any = config.curriculum.difficulty not in BY_PRODUCTS
+    numbers = jax.tree.map(shape, jax.eval_shape(lambda: knobs(select.knobs)))
+    reference: Any = table if select.method == "rho" else None
+    return Assets(numbers, text, reference, table if static else None)
+
+
+def asset_costs(config: ExperimentConfig, store: TokenStore) -> Costs:
+    """What making the assets takes, charged to a run's beginning.
+
+    Reading a difficulty off the text is counted where it needs tables; zlib is not
+    arithmetic.
+    """
+    if candidates(config) == 1:
+        return {}
+    split, total = store.meta["splits"]["train"], 0
+    tokens = min(split["tokens"], FITTED)
+    if config.select.method == "aql":
+        share = tokens / split["tokens"]
+        count = round(share * split["documents"])
+        sample = config.select.mode == "target"
+        longest = 4 * max(tokens // max(count, 1), 1)
+        total += operations(tokens, count, longest, sample)
+    if config.curriculum.difficulty in TABLES:
+        total += PER_TOKEN * split["tokens"]
+    return {"statistics": Cost(elementwise=total)} if total else {}
+
+
+@functools.lru_cache(maxsize=8)
+def _text(
+    directory: str, fingerprint: str, length: int, run: int, target: str
+) -> Text:
+    """Counts the beginning of the training text; kept while the process lives."""
+    store = open_store(directory)
+    tokenizer = store.tokenizer
+    tokens = np.asarray(store.tokens("train")[:FITTED]).astype(np.int32)
+    starts = np.flatnonzero(tokens == tokenizer.eot)
+    parts = [part[1:] for part in np.split(tokens, starts[1:])]
+    texts = [part for part in parts if len(part)]
+    sample = tokenizer.encode_batch([*documents(target)]) if target else None
+    words = word_starts(tokenizer.bytes_of)
+    return fit_text(texts, tokenizer.eot, words, length, run, sample)
+
+
+@functools.lru_cache(maxsize=8)
+def _ranks(directory: str, fingerprint: str, length: int, name: str) -> np.ndarray:
+    """f32 [windows]: quantiles of a static difficulty."""
+    store = open_store(directory)
+    tokens, tokenizer = store.tokens("train"), store.tokenizer
+    if name == "length":
+        values = difficulty.document_lengths(tokens, tokenizer.eot, length)
+        return difficulty.ranks(values)
+    table = None
+    if name in TABLES:
+        table = fit_ngrams(tokens, tokenizer.vocab_size, tokenizer.eot)
+    batches = sequential(tokens, tokenizer.eot, length, ROWS)
+    measure = MEASURES.get(name, name)
+    values = difficulty.assess(measure, batches, table, tokenizer.bytes_of)
+    return difficulty.ranks(values[: window_count(len(tokens), length)])
