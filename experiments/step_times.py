@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from uets_jax.config import ExperimentConfig, to_json, window_length
+from uets_jax.config import ExperimentConfig, to_json
 from uets_jax.errors import UserError
 from uets_jax.models.presets import read_config
 from uets_jax.train.executable import abstract_batch, shapes

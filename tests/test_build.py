@@ -41,8 +41,8 @@ def test_own_parts_replace_ours(tiny):
 
 
 def test_an_unknown_override_is_named(tiny):
-    with pytest.raises(UserError, match=r"'offers'.*'offer'"):
-        build(tiny, {"offers": None})
+    with pytest.raises(UserError, match=r"'selects'.*'select'"):
+        build(tiny, {"selects": None})
 
 
 def test_a_vocabulary_is_needed(tiny):

@@ -12,13 +12,22 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from uets_jax.component import Component
 from uets_jax.config import MeshConfig, OptimConfig
+from uets_jax.curriculum.adaptive import adaptive
+from uets_jax.curriculum.difficulty import running_ranks
+from uets_jax.curriculum.progress import learning_progress
+from uets_jax.curriculum.scaling import scaling
 from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
 from uets_jax.optim.guard import guard
 from uets_jax.optim.rules import rule
+from uets_jax.selection import buffer
 from uets_jax.selection.dedup import deduplicator
 from uets_jax.selection.minhash import DedupConfig
+from uets_jax.selection.novelty import NoveltyConfig, novelty
+from uets_jax.selection.reservoir import reservoir
+from uets_jax.selection.semantic import SemanticConfig, semantic
+from uets_jax.selection.threshold import threshold
 from uets_jax.train import checkpoint, saver
 from uets_jax.train.mesh import make_mesh
 
@@ -49,6 +58,31 @@ def of_rule(name: str) -> Component:
     )
 
 
+def seeded(part: Component) -> Component:
+    """The part with a seed in the place of its key: the laws use an input twice."""
+    apply = lambda state, *given: part.apply(
+        state, *given[:-1], jax.random.key(given[-1])
+    )
+    return Component(part.init, apply)
+
+
+def offer_and_draw() -> Component:
+    """The buffer as a component: merges four candidates, draws two."""
+
+    def apply(state, keys, rows, now, key):
+        state = buffer.merge(state, keys, rows, now, buffer.aged(state, now, 0.1))
+        return buffer.take(state, 2, now, None, 0.5, key)
+
+    row = {"tokens": jax.ShapeDtypeStruct((8,), jnp.int32)}
+    return seeded(Component(lambda params: buffer.init(6, row), apply))
+
+
+def candidates():
+    """Four rows with their keys, a step and a seed."""
+    rows = {"tokens": jnp.arange(32, dtype=jnp.int32).reshape(4, 8)}
+    return jnp.linspace(0.0, 1.0, 4), rows, jnp.asarray(3), jnp.asarray(0)
+
+
 def params(dtype=jnp.float32):
     shapes = jax.eval_shape(MODEL.init, jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -61,6 +95,10 @@ def copies():
     return tokens, jnp.full((4,), 8)
 
 
+def bins_and_losses():
+    return jnp.array([0, 1, 1, 2, 0, 1]), jnp.linspace(1.0, 3.0, 6)
+
+
 def gradients():
     return params(), params()
 
@@ -69,6 +107,30 @@ def gradients():
 CASES = {
     "running_mean": (running_mean, lambda: (jnp.linspace(0.0, 1.0, 8),)),
     "deduplicator": (lambda: deduplicator(DedupConfig(slots=16)), copies),
+    "novelty": (
+        lambda: novelty(NoveltyConfig(order=3, slots=64)),
+        lambda: (copies()[0], jnp.ones((4, 8), bool)),
+    ),
+    "semantic": (
+        lambda: semantic(8, SemanticConfig(size=16)),
+        lambda: (copies()[0] / 24, jnp.ones(4, bool)),
+    ),
+    "threshold": (threshold, lambda: (jnp.linspace(0.0, 1.0, 8), 0.2)),
+    "reservoir": (
+        lambda: seeded(reservoir(3, jax.ShapeDtypeStruct((8,), jnp.int32))),
+        lambda: (copies()[0], jnp.ones(4, bool), jnp.asarray(0)),
+    ),
+    "buffer": (offer_and_draw, candidates),
+    "running_ranks": (
+        lambda: running_ranks(16),
+        lambda: (jnp.array([1.0, 3.0, jnp.nan, 2.0]),),
+    ),
+    "learning_progress": (lambda: learning_progress(3), bins_and_losses),
+    "adaptive": (lambda: adaptive(3), lambda: (*bins_and_losses(), 0.3, 0.2, 2.0)),
+    "scaling": (
+        lambda: scaling(3, refit_every=2),
+        lambda: (*bins_and_losses(), jnp.full(6, 2048.0), jnp.full(3, 1 / 3)),
+    ),
     "guard": (lambda: guard(spike=6.0), lambda: (jnp.ones(()),) * 3),
     "adamw": (lambda: of_rule("adamw"), gradients),
     "lion": (lambda: of_rule("lion"), gradients),

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from uets_jax.component import Component
+from uets_jax.component import Component, Selection
+from uets_jax.curriculum.length import cut
 from uets_jax.models.head import cross_entropy, raw_logits
 from uets_jax.models.transformer import Transformer
 from uets_jax.step import Program, init_state, train_step
@@ -94,33 +95,78 @@ def counting(apply):
     )
 
 
-def test_all_four_slots_run_in_order(program, state, batch):
-    even = jnp.arange(0, 8, 2)
-    full = dataclasses.replace(
-        program,
-        offer=counting(lambda pool, params, assets, key: pool.ids * assets),
-        draw=counting(lambda scores, key: even + 0 * scores[:4]),
-        weigh=counting(lambda rows, assets: jnp.ones(rows.ids.shape)),
-        observe=counting(
-            lambda rows, losses, stats: {
-                "seen": rows.ids.sum(),
-                "surprise": losses.mean() / stats.entropy.mean(),
-            }
-        ),
-    )
+def every_other(weights=None):
+    """A selection of the even rows that counts its calls and tells what it saw."""
+
+    def choose(state, pool, moment):
+        rows = jnp.arange(0, pool.ids.shape[0], 2)
+        batch = jax.tree.map(lambda x: x[rows], pool)
+        told = {"asset": moment.assets, "progress": moment.progress}
+        return batch, weights, told, state + 1
+
+    def observe(state, batch, losses, stats, moment):
+        surprise = losses.mean() / stats.entropy.mean()
+        told = {"seen": batch.ids.sum(), "surprise": surprise}
+        return told, state + 10
+
+    return Selection(lambda params: jnp.zeros((), jnp.int32), choose, observe)
+
+
+def start_of(program):
     hypers = Hypers(*(jnp.float32(x) for x in (1e-3, 0.1, 5, 8)))
-    init = lambda p: jax.jit(functools.partial(init_state, p))(hypers, 0)
-    start = init(full)
-    assert set(start.parts) == {"offer", "draw", "weigh", "observe"}
-    one = jnp.ones((), jnp.int32)
-    after, metrics = jax.jit(functools.partial(train_step, full))(start, batch, one)
-    assert {k: int(v) for k, v in after.parts.items()} == dict.fromkeys(start.parts, 1)
+    return jax.jit(functools.partial(init_state, program))(hypers, 0)
+
+
+def test_a_selection_chooses_and_learns_from_what_it_chose(program, batch):
+    full = dataclasses.replace(program, select=every_other())
+    start = start_of(full)
+    assert set(start.parts) == {"select"}
+    step = jax.jit(functools.partial(train_step, full))
+    after, metrics = step(start, batch, jnp.float32(3.0))
+    assert int(after.parts["select"]) == 11
+    assert float(metrics["asset"]) == 3.0
+    assert float(metrics["progress"]) == 0.0
     assert int(metrics["seen"]) == 0 + 2 + 4 + 6
+    assert int(metrics["targets"]) == 4 * 31
     assert float(metrics["surprise"]) > 0
-    chosen = jax.tree.map(lambda x: x[even], batch)
-    plain = init(program)
+    chosen = jax.tree.map(lambda x: x[::2], batch)
+    plain = start_of(program)
     alone, _ = jax.jit(functools.partial(train_step, program))(plain, chosen)
     chex.assert_trees_all_close(after.params, alone.params, rtol=1e-5, atol=1e-7)
+    _, metrics = step(after, batch, jnp.float32(3.0))
+    assert float(metrics["progress"]) == pytest.approx(1 / 8)
+
+
+def test_weights_of_a_selection_weigh_the_rows(program, batch):
+    weights = jnp.array([4.0, 0.0, 0.0, 0.0])
+    full = dataclasses.replace(program, select=every_other(weights))
+    after, metrics = jax.jit(functools.partial(train_step, full))(
+        start_of(full), batch, jnp.float32(0.0)
+    )
+    first = jax.tree.map(lambda x: x[:1], batch)
+    plain = start_of(program)
+    alone, one = jax.jit(functools.partial(train_step, program))(plain, first)
+    assert float(metrics["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
+    chex.assert_trees_all_close(after.params, alone.params, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_may_be_cut_for_training_and_come_whole_to_the_selection(program, batch):
+    halves = functools.partial(cut, length=16)
+    short = dataclasses.replace(program, cut=halves)
+    after, metrics = jax.jit(functools.partial(train_step, short))(
+        start_of(short), batch
+    )
+    alone, one = jax.jit(functools.partial(train_step, program))(
+        start_of(program), cut(batch, 16)
+    )
+    chex.assert_trees_all_close(after.params, alone.params, rtol=1e-5, atol=1e-7)
+    assert float(metrics["loss"]) == pytest.approx(float(one["loss"]))
+    both = dataclasses.replace(short, select=every_other(jnp.ones(4)))
+    after, metrics = jax.jit(functools.partial(train_step, both))(
+        start_of(both), batch, jnp.float32(0.0)
+    )
+    assert int(after.parts["select"]) == 11
+    assert int(metrics["seen"]) == 0 + 2 + 4 + 6
 
 
 @pytest.mark.parametrize("good", [True, False])

@@ -50,7 +50,13 @@ LEAST = {
     "train.mesh.data",
 }
 BOUNDS = [(path, low) for low, paths in LEAST.items() for path in paths.split()]
-SHARES = ["optim.b1", "optim.b2", "optim.momentum", "data.valid_fraction"]
+SHARES = [
+    "model.dropout",
+    "optim.b1",
+    "optim.b2",
+    "optim.momentum",
+    "data.valid_fraction",
+]
 
 
 @pytest.mark.parametrize(("path", "low"), BOUNDS)

@@ -3,22 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import optax
 
-from uets_jax.aql.make import selection
-from uets_jax.config import (
-    CurriculumConfig,
-    ExperimentConfig,
-    KnobsConfig,
-    ModelConfig,
-    OptimConfig,
-    SelectConfig,
-    candidates,
-    window_length,
-)
+from uets_jax.aql.make import Chosen, chosen, selection
+from uets_jax.config import ExperimentConfig, ModelConfig, OptimConfig
 from uets_jax.curriculum.length import cut
 from uets_jax.errors import UserError, nearest
 from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
@@ -53,30 +44,8 @@ def build(
     own = frozenset((overrides or {}).items())
     train = config.train
     guarded = None if train.on_bad_step == "abort" and not train.spike else train.spike
-    chosen = selection_key(config)
-    return _build(
-        config.model, _static(config.optim), chosen, train.microbatches, guarded, own
-    )
-
-
-class Chosen(NamedTuple):
-    """What the selection of a program depends on."""
-
-    select: SelectConfig
-    curriculum: CurriculumConfig
-    batch: int
-    length: int
-
-
-def selection_key(config: ExperimentConfig) -> Chosen | None:
-    """The static part of a config's selection; None where nothing is chosen."""
-    if candidates(config) == 1:
-        return None
-    select = dataclasses.replace(
-        config.select, knobs=KnobsConfig(), target="", reference=""
-    )
-    curriculum = dataclasses.replace(config.curriculum, lengths="")
-    return Chosen(select, curriculum, config.train.batch, window_length(config))
+    optim, how = _static(config.optim), chosen(config)
+    return _build(config.model, optim, how, train.microbatches, guarded, own)
 
 
 @functools.lru_cache(maxsize=64)
@@ -97,7 +66,7 @@ def _static(optim: OptimConfig) -> OptimConfig:
 def _build(
     model: ModelConfig,
     optim: OptimConfig,
-    chosen: Chosen | None,
+    how: Chosen | None,
     microbatches: int,
     guarded: float | None,
     overrides: frozenset[tuple[str, Any]],
@@ -113,12 +82,13 @@ def _build(
             decayed=lambda params: map_axes(is_matrix, params),
         ),
         "schedule": schedule(optim.schedule, optim.decay, optim.floor),
-        "select": chosen and selection(chosen, model, parts),
+        "select": how and selection(how, model, parts),
         "guard": None if guarded is None else guard(guarded),
     }
     fields |= dict(overrides)
     fields["tx"] = optax.with_extra_args_support(fields["tx"])
-    return Program(**fields, microbatches=microbatches, noisy=getattr(model, 'dropout', 0) > 0)
+    noisy = getattr(model, "dropout", 0) > 0
+    return Program(**fields, microbatches=microbatches, noisy=noisy)
 
 
 def hypers(config: ExperimentConfig) -> Hypers:

@@ -66,6 +66,8 @@ class ModelConfig:
     """Output projections of every block, and an untied head, start at zero."""
     softcap: float = 15.0
     """Logits become cap * tanh(logits / cap); 0: left as they are."""
+    dropout: float = 0.0
+    """Share of the embedding's and of each branch's outputs dropped in training."""
     value_residual: bool = True
     """Each layer's values are mixed with the first layer's by a learned weight."""
     head_chunks: int = 1
@@ -132,6 +134,8 @@ class KnobsConfig:
     """Weight of the Laplace uncertainty of a window."""
     staleness: float = 0.0
     """Taken off the score for each step in the buffer."""
+    ratio: float = 1.0
+    """Share of the candidates that are looked at."""
     floor: float = 0.2
     """In mode `pool`: share of the probability that is spread evenly."""
 
@@ -155,7 +159,7 @@ class SelectConfig:
     candidates: int = 8
     """Windows offered for each one that is trained on."""
     run: int = 8
-    """Windows offered in one piece: scores are averaged over a document's part of it."""
+    """Windows offered in one piece: a score is the mean of a document's part of it."""
     buffer: int = 512
     """Windows kept to be trained on."""
     natural: bool = True
@@ -191,7 +195,7 @@ class CurriculumConfig:
         "entropy",
         "progress",
     ] = "none"
-    """What makes a window hard. loss, entropy: of a forward pass over all candidates."""
+    """What makes a window hard; loss and entropy by a forward pass over candidates."""
     pacing: Literal[
         "constant", "linear", "root", "exponential", "step", "logistic", "fixed_root"
     ] = "linear"

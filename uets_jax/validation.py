@@ -50,7 +50,13 @@ LEAST: dict[str, int] = {
 }
 BELOW = 2**31
 AT_MOST_ONE = ("optim.decay", "optim.floor")
-BELOW_ONE = ("optim.b1", "optim.b2", "optim.momentum", "data.valid_fraction")
+BELOW_ONE = (
+    "model.dropout",
+    "optim.b1",
+    "optim.b2",
+    "optim.momentum",
+    "data.valid_fraction",
+)
 
 
 def validate(config: ExperimentConfig) -> ExperimentConfig:

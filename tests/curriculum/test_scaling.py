@@ -37,15 +37,23 @@ def history_of(curve, points=40, noise=0.0, seed=0) -> History:
     loss = curve(n)
     loss += noise * jax.random.normal(jax.random.key(seed), loss.shape)
     tokens = jnp.broadcast_to(n * 0.3, loss.shape)
-    return History(tokens, tokens * loss, tokens * jnp.log(n))
+    return History(tokens, tokens * loss, tokens * jnp.log(n)[None, :])
 
 
-def padded(history: History) -> History:
-    return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 24))), history)
+@jax.jit
+def compiled_fit(history: History) -> Laws:
+    return fit(history)
+
+
+def fitted(history: History) -> Laws:
+    """`fit` with empty slots behind, so that all tests share one executable."""
+    empty = 64 - history.tokens.shape[1]
+    pad = lambda x: jnp.pad(x, ((0, 0), (0, empty)))
+    return compiled_fit(jax.tree.map(pad, history))
 
 
 def test_known_laws_are_recovered():
-    found = jax.jit(fit)(padded(history_of(lambda n: loss_at(KNOWN, n))))
+    found = fitted(history_of(lambda n: loss_at(KNOWN, n)))
     np.testing.assert_allclose(found.alpha, KNOWN.alpha, rtol=0.03)
     np.testing.assert_allclose(found.eps, KNOWN.eps, rtol=0.05)
     np.testing.assert_allclose(found.trust, 1, atol=1e-3)
@@ -57,7 +65,7 @@ def test_known_laws_are_recovered():
 def test_the_regression_equals_a_dense_search():
     curve = lambda n: loss_at(KNOWN, n)
     history = history_of(curve, points=12, noise=0.05)
-    found = fit(history)
+    found = fitted(history)
     loss, log_n = history.loss / history.tokens, history.log_n / history.tokens
     for k in range(3):
         y, w = np.asarray(loss[k], np.float64), np.sqrt(np.asarray(history.tokens[k]))
@@ -77,15 +85,17 @@ def test_a_flat_or_rising_curve_has_next_to_no_gain(seed):
         flat, rising = 5 + 0 * n, 3 + 0.05 * jnp.log(n)
         return jnp.stack([loss_at(KNOWN, n)[0], flat, rising])
 
-    found = fit(history_of(curve, noise=0.02, seed=seed))
+    found = fitted(history_of(curve, noise=0.02, seed=seed))
     gain = marginal_gain(found, jnp.full(3, 2.0**30))
     assert gain[1] < 0.05 * gain[0]
     assert gain[2] == 0
 
 
 def test_a_short_history_is_not_trusted():
-    part = fit(history_of(lambda n: loss_at(KNOWN, n), points=3))
-    empty = fit(jax.tree.map(lambda x: 0 * x, history_of(lambda n: loss_at(KNOWN, n))))
+    part = fitted(history_of(lambda n: loss_at(KNOWN, n), points=3))
+    empty = fitted(
+        jax.tree.map(lambda x: 0 * x, history_of(lambda n: loss_at(KNOWN, n)))
+    )
     np.testing.assert_array_equal(part.trust, 0)
     assert np.isfinite(np.asarray(empty)).all()
     np.testing.assert_array_equal(empty.trust, 0)
@@ -158,5 +168,5 @@ def test_a_branch_of_the_ledger_takes_the_place_of_cond():
     plain, counted = scaling(K), scaling(K, branch=scopes.branch)
     text = str(jax.make_jaxpr(counted.apply)(counted.init({}), *inputs))
     assert "cond" in text
-    left, right = (p.apply(p.init({}), *inputs)[0] for p in (plain, counted))
+    left, right = (jax.jit(p.apply)(p.init({}), *inputs)[0] for p in (plain, counted))
     np.testing.assert_array_equal(left[0], right[0])

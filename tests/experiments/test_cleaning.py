@@ -8,7 +8,8 @@ import pytest
 
 from experiments import cleaning, tracks
 from experiments.baseline_plan import MODES, SHARES
-from experiments.cleaning import Scores, known_good, prepare, word_starts
+from experiments.cleaning import Scores, known_good, prepare
+from uets_jax.aql.assets import word_starts
 from uets_jax.data.draws import Draws
 from uets_jax.data.store import open_store
 from uets_jax.data.tokenizer import ByteTokenizer
@@ -161,7 +162,7 @@ def test_what_it_took_is_told(scores, pool, tokens):
 
 
 def test_words_begin_with_white_space():
-    starts = word_starts(ByteTokenizer())
+    starts = word_starts(ByteTokenizer().bytes_of)
     assert starts.dtype == bool
     assert {*np.flatnonzero(starts)} == {*b" \t\n\r\x0b\x0c"}
     assert len(starts) == 257

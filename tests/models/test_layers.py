@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uets_jax.models.layers import Norm, implementation, kernel_init, rotate
+from uets_jax.models.layers import Dropout, Norm, implementation, kernel_init, rotate
 from uets_jax.models.presets import model_config
 
 
@@ -39,3 +39,14 @@ def test_output_projections_start_at_zero_only_where_asked(key):
 def test_cudnn_is_not_chosen_on_a_cpu():
     assert implementation(model_config("modern", "tiny", dtype="bfloat16")) == "xla"
     assert implementation(model_config("modern", attention="cudnn")) == "cudnn"
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share(key):
+    x = jnp.linspace(-1.0, 2.0, 24).reshape(4, 6)
+    once = lambda key: Dropout(0.25).apply({}, x, rngs={"dropout": key})
+    drawn = jax.jit(jax.vmap(once))(jax.random.split(key, 4096))
+    near = 5 * jnp.abs(x) * (1 / 3 / 4096) ** 0.5 + 1e-6  # five standard errors
+    assert (jnp.abs(drawn.mean(0) - x) < near).all()
+    assert (drawn == 0).mean() == pytest.approx(0.25, abs=0.01)
+    np.testing.assert_array_equal(Dropout(0.25).apply({}, x), x)
+    np.testing.assert_array_equal(once(key), once(key))

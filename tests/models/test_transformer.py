@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from uets_jax.build import build, initial_state
+from uets_jax.config import replace_from_dict
 from uets_jax.measure.flops import parameters
 from uets_jax.models.layers import Norm
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import Block, Model, make_model
+from uets_jax.step import train_step
 
 PRESETS = ("modern", "gpt2")
 
@@ -145,3 +148,43 @@ def test_swiglu_has_three_matrices(key):
     init = make_model(tiny_model(activation="swiglu")).init
     params = jax.eval_shape(init, key)
     assert set(params["blocks"]["mlp"]) == {"up", "gate", "down"}
+
+
+def test_a_key_turns_dropout_on_and_another_one_changes_it(key, batch):
+    model, params = trained(tiny_model(dropout=0.1), key)
+    plain, _ = trained(tiny_model(), key)
+    losses = [model.forward(params, batch, jax.random.key(i))[0] for i in (1, 1, 2)]
+    np.testing.assert_array_equal(losses[0], losses[1])
+    assert not np.array_equal(losses[0], losses[2])
+    off = model.forward(params, batch)[0]
+    np.testing.assert_array_equal(off, plain.forward(params, batch)[0])
+    assert not np.array_equal(losses[0], off)
+    two = [model.logits(params, batch.tokens, jax.random.key(i)) for i in (1, 2)]
+    assert not np.array_equal(*two)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_every_layer_has_a_mask_of_its_own(remat, key, batch):
+    config = tiny_model("gpt2", dropout=0.5, remat=remat)
+    model = compiled(config)
+    params = jax.tree.map(jnp.zeros_like, model.init(key))
+    params["final_norm"]["scale"] += 1
+    params["blocks"]["mlp"]["down"]["b"] += 1  # all that a layer adds is its mask
+    features = model.forward(params, batch, jax.random.key(1))[1].features
+    levels = {len(np.unique(row)) for row in np.asarray(features[0])}
+    assert levels == {1 + config.depth}
+
+
+def test_training_with_dropout_is_determined_by_the_state(tiny, batch):
+    changes = {"model": {"dropout": 0.1}, "train": {"microbatches": 2}}
+    config = replace_from_dict(tiny, changes)
+    program = build(config)
+    step = jax.jit(functools.partial(train_step, program))
+    state = jax.jit(functools.partial(initial_state, config, program))()
+    state, _ = step(state, batch)  # a head of zeros would hide the masks
+    after, metrics = step(state, batch)
+    again, same = step(state, batch)
+    chex.assert_trees_all_equal((after.params, metrics), (again.params, same))
+    later = step(state._replace(step=state.step + 1), batch)[1]
+    assert float(later["loss"]) != float(metrics["loss"])
+    assert float(metrics["loss"]) < math.log(64) + 0.05

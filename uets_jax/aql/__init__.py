@@ -1,1 +1,1 @@
-"""Active query learning, version 2: parts of selection, uncertainty, curriculum as one."""
+"""AQL v2: selection, uncertainty and curriculum as one selection of a step."""

@@ -32,6 +32,7 @@ class Knobs(NamedTuple):
     progress: Float[Array, ""]
     uncertainty: Float[Array, ""]
     staleness: Float[Array, ""]
+    ratio: Float[Array, ""]
     floor: Float[Array, ""]
 
 

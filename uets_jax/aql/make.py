@@ -1,36 +1,52 @@
 """From a config to its selection: which of the ways to choose, with which parts."""
 
-from typing import Any, Protocol
+import dataclasses
+from typing import Any, NamedTuple
 
-from uets_jax.aql.forwarded import by_dropout, by_entropy, by_loss, forwarded
+from uets_jax.aql.adapters import bandit, last_layer
+from uets_jax.aql.forwarded import by_entropy, by_loss, forwarded
 from uets_jax.aql.ordered import admit, ordered
 from uets_jax.aql.streaming import aql
 from uets_jax.component import Selection
-from uets_jax.config import CurriculumConfig, ModelConfig, SelectConfig
+from uets_jax.config import (
+    CurriculumConfig,
+    ExperimentConfig,
+    KnobsConfig,
+    ModelConfig,
+    SelectConfig,
+    candidates,
+    window_length,
+)
 
 
-class Chosen(Protocol):
-    """What a selection depends on."""
+class Chosen(NamedTuple):
+    """What the selection of a program depends on; `batch` rows of `length` tokens."""
 
-    @property
-    def select(self) -> SelectConfig: ...
-    @property
-    def curriculum(self) -> CurriculumConfig: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def length(self) -> int: ...
+    select: SelectConfig
+    curriculum: CurriculumConfig
+    batch: int
+    length: int
 
 
-def selection(chosen: Chosen, model: ModelConfig, parts: Any) -> Selection:
+def chosen(config: ExperimentConfig) -> Chosen | None:
+    """The static part of a config's selection; None where nothing is chosen."""
+    if candidates(config) == 1:
+        return None
+    own = {"knobs": KnobsConfig(), "target": "", "reference": ""}
+    select = dataclasses.replace(config.select, **own)
+    curriculum = dataclasses.replace(config.curriculum, lengths="")
+    return Chosen(select, curriculum, config.train.batch, window_length(config))
+
+
+def selection(how: Chosen, model: ModelConfig, parts: Any) -> Selection:
     """The selection of a run.
 
     Args:
-      chosen: how; `batch` rows of `length` tokens are trained on.
+      how: see `chosen`.
       model: the architecture.
       parts: its functions `forward` and `logits`.
     """
-    method, curriculum, batch = chosen.select.method, chosen.curriculum, chosen.batch
+    method, curriculum, batch = how.select.method, how.curriculum, how.batch
     forward = parts.forward
     if method == "none":
         scores = {"loss": by_loss(forward, False), "entropy": by_entropy(forward)}
@@ -38,4 +54,8 @@ def selection(chosen: Chosen, model: ModelConfig, parts: Any) -> Selection:
     if method in ("loss", "rho"):
         return forwarded(by_loss(forward, method == "rho"), batch)
     bar = admit(curriculum) if curriculum.difficulty != "none" else None
-    return aql(chosen.select, batch, chosen.length, admit=bar)
+    posterior = None
+    if how.select.uncertainty:
+        posterior = last_layer(model.width, model.vocab)
+    learned = bandit() if how.select.policy else None
+    return aql(how.select, batch, how.length, bar, posterior, learned)

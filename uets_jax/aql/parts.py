@@ -15,7 +15,8 @@ class Posterior(NamedTuple):
     """A last-layer posterior.
 
     init:   params -> state
-    levers: (state, stats) -> leverage of the last of every `every` tokens [B, L / every]
+    levers: (state, stats) -> leverage [B, L / every], of the last of every
+            `every` tokens
     update: (state, stats, token_losses, targets) -> (metrics, state)
     """
 

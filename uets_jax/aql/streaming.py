@@ -20,24 +20,24 @@ Who decides what, in this order (the conflict rule):
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
-from uets_jax.aql.assets import BUCKETS, Knobs, Scale, Text
+from uets_jax.aql.assets import BUCKETS, Knobs, Scale
 from uets_jax.aql.parts import Admit, Bandit, Posterior
 from uets_jax.component import Selection
 from uets_jax.config import SelectConfig
-from uets_jax.selection import buckets, buffer, novelty, quality
+from uets_jax.selection import buckets, buffer, novelty, quality, reweight
 from uets_jax.selection.buckets import BucketState
-from uets_jax.selection.buffer import BufferState, Drawn
+from uets_jax.selection.buffer import BufferState
 from uets_jax.selection.novelty import NoveltyState
 from uets_jax.selection.scores import RowScores, row_scores
 from uets_jax.types import IGNORED, Batch, Metrics, Moment, Stats
 
+UNSEEN = -1e9  # score of what is not looked at
 BARRED = 4e6  # taken off the score of what is not natural; above a curriculum's bar
 
 
@@ -132,32 +132,22 @@ class _Parts:
             knobs = self.bandit.knobs(state.policy, knobs)
         rows = self._offer(state, pool, moment, knobs)
         temperature = falling(knobs, moment.progress)
-        held = state.buffer
         if self.config.mode == "pool":
-            held = buffer.init(pool.ids.shape[0], _row(self.length))
+            drawn, weights = _unbiased(rows, self.batch, temperature, knobs, moment.key)
+            told, left = {"select_weight": weights.max()}, state.buffer
         else:
-            held = self._look_again(state, held, knobs)
-        aged = lambda b: buffer.aged(b, state.now, knobs.staleness)
-        keys = rows.merit - knobs.novelty * rows.seen
-        full = buffer.merge(held, keys, rows, state.now, aged(held))
-        drawn, left = buffer.take(
-            full, self.batch, state.now, aged(full), temperature, moment.key
-        )
-        chosen, weights = drawn.rows.batch, None
-        if self.config.mode == "pool":
-            weights, left = _weights(drawn, temperature), state.buffer
-        memory = state.novelty
+            drawn, told, left = self._draw(state, rows, temperature, knobs, moment.key)
+            weights = None
+        batch, memory = drawn.batch, state.novelty
         if memory is not None:
-            memory = novelty.remember(memory, chosen.tokens, chosen.targets != IGNORED)
+            memory = novelty.remember(memory, batch.tokens, batch.targets != IGNORED)
         metrics = {
             "select_temperature": temperature,
-            "select_score": jnp.maximum(drawn.scores, -BARRED / 4).mean(),
-            "select_age": drawn.ages.astype(jnp.float32).mean(),
-            "select_seen": drawn.rows.seen.mean(),
+            "select_seen": drawn.seen.mean(),
             "select_barred": (rows.merit < -BARRED / 2).mean(),
         }
-        after = state._replace(buffer=left, drawn=drawn.rows, novelty=memory)
-        return chosen, weights, metrics, after
+        after = state._replace(buffer=left, drawn=drawn, novelty=memory)
+        return batch, weights, metrics | told, after
 
     def observe(
         self,
@@ -224,7 +214,31 @@ class _Parts:
             key += bar
         if self.admit is not None:
             key += self.admit(moment, pool)
+        place = jnp.arange(tokens.shape[0])
+        key = jnp.where(place < knobs.ratio * len(place), key, UNSEEN)
         return Offered(pool, kind, key, self._overlap(state, pool))
+
+    def _draw(
+        self,
+        state: AqlState,
+        rows: Offered,
+        temperature: Array,
+        knobs: Knobs,
+        key: Key[Array, ""],
+    ) -> tuple[Offered, Metrics, BufferState]:
+        """Puts the fresh rows into the buffer and takes the batch out of it."""
+        aged = lambda held: buffer.aged(held, state.now, knobs.staleness)
+        held = self._look_again(state, state.buffer, knobs)
+        keys = rows.merit - knobs.novelty * rows.seen
+        full = buffer.merge(held, keys, rows, state.now, aged(held))
+        drawn, left = buffer.take(
+            full, self.batch, state.now, aged(full), temperature, key
+        )
+        told = {
+            "select_score": jnp.maximum(drawn.scores, -BARRED / 4).mean(),
+            "select_age": drawn.ages.astype(jnp.float32).mean(),
+        }
+        return drawn.rows, told, left
 
     def _overlap(self, state: AqlState, batch: Batch) -> Float[Array, " n"]:
         """Share of the windows' n-grams that were trained on."""
@@ -250,11 +264,17 @@ class _Parts:
         return jnp.where(known, usual - scores.loss, 0.0).mean()
 
 
-def _weights(drawn: Drawn, temperature: Array) -> Float[Array, " b"]:
-    """1 / inclusion probability, 1 on average."""
-    chance = buffer.inclusion(drawn.scores, drawn.threshold, temperature)
-    weights = 1 / jnp.maximum(chance, 1e-3)
-    return weights / weights.mean()
+def _unbiased(
+    rows: Offered, batch: int, temperature: Array, knobs: Knobs, key: Key[Array, ""]
+) -> tuple[Offered, Float[Array, " b"]]:
+    """B of the rows without replacement, and the weights that undo the bias."""
+    merit = rows.merit - knobs.novelty * rows.seen
+    chances = jnp.log(reweight.probabilities(merit, temperature, knobs.floor))
+    noisy = chances + jax.random.gumbel(key, chances.shape)
+    _, places = jax.lax.top_k(noisy, batch)
+    threshold = noisy.at[places].set(-jnp.inf).max()
+    weights = reweight.threshold_weights(chances[places], threshold, len(merit))
+    return jax.tree.map(lambda x: x[places], rows), reweight.normalised(weights)
 
 
 def _scaled(values: Float[Array, " n"], scale: Scale) -> Float[Array, " n"]:

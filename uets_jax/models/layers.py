@@ -49,6 +49,22 @@ class Norm(nn.Module):
         return y.astype(x.dtype)
 
 
+class Dropout(nn.Module):
+    """Zeroes a share `rate` of the entries and scales the rest by 1 / (1 - rate).
+
+    Without an rng of the collection "dropout" the input passes unchanged.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+        if not self.rate or not self.has_rng("dropout"):
+            return x
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, x.shape)
+        return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))
+
+
 def rotate(x: Heads, base: float = 10_000.0) -> Heads:
     """Rotary positions (Su et al. 2021): halves of each head turn by position."""
     half = x.shape[-1] // 2

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from uets_jax.config import ModelConfig
 from uets_jax.models.head import Logits, capped, head_losses, raw_logits
-from uets_jax.models.layers import MLP, Attention, Norm, kernel_init
+from uets_jax.models.layers import MLP, Attention, Dropout, Norm, kernel_init
 from uets_jax.models.memory import NGramTables
 from uets_jax.types import Batch, Params, Stats
 
@@ -30,8 +30,9 @@ class Block(nn.Module):
         h = Norm(c.norm, c.bias, name="attention_norm")(x)
         attention = Attention(c, name="attention")
         h, first_values = attention(h, segments, first_values, is_first)
-        x = x + h
-        x = x + MLP(c, name="mlp")(Norm(c.norm, c.bias, name="mlp_norm")(x))
+        x = x + Dropout(c.dropout, name="attention_dropout")(h)
+        h = MLP(c, name="mlp")(Norm(c.norm, c.bias, name="mlp_norm")(x))
+        x = x + Dropout(c.dropout, name="mlp_dropout")(h)
         return (x, first_values), None
 
 
@@ -52,6 +53,7 @@ class Transformer(nn.Module):
         if c.position == "learned":
             rows = Table((c.context, c.width), name="positions")()
             x = x + rows[None, : tokens.shape[1]].astype(c.dtype)
+        x = Dropout(c.dropout, name="embed_dropout")(x)
         first_values = None
         if c.value_residual:
             shape = (*tokens.shape, c.kv_heads, c.head_dim)
@@ -60,7 +62,7 @@ class Transformer(nn.Module):
         blocks = nn.scan(
             nn.remat(Block, prevent_cse=False) if c.remat else Block,
             variable_axes={"params": 0},
-            split_rngs={"params": True},
+            split_rngs={"params": True, "dropout": True},
             in_axes=axes,
             length=c.depth,
         )(c, name="blocks")
@@ -97,11 +99,13 @@ class Model(NamedTuple):
     init:    key -> params
     forward: (params, batch) -> (token_losses [B, L] in nats, Stats)
     logits:  (params, tokens [B, L]) -> [B, L, V]
+
+    A key as third argument turns dropout on.
     """
 
     init: Callable[[Key[Array, ""]], Params]
-    forward: Callable[[Params, Batch], tuple[Array, Stats]]
-    logits: Callable[[Params, Array], Array]
+    forward: Callable[..., tuple[Array, Stats]]
+    logits: Callable[..., Array]
 
 
 def make_model(config: ModelConfig) -> Model:
@@ -112,15 +116,21 @@ def make_model(config: ModelConfig) -> Model:
         tokens = jnp.zeros((1, 2), jnp.int32)
         return module.init(key, tokens, tokens)["params"]
 
-    def forward(params: Params, batch: Batch) -> tuple[Float[Array, "b l"], Stats]:
-        out: Any = module.apply({"params": params}, batch.tokens, batch.segments)
-        features, head = out
+    def apply(params: Params, key: Any, tokens: Array, segments: Array) -> Any:
+        rngs = None if key is None else {"dropout": key}
+        return module.apply({"params": params}, tokens, segments, rngs=rngs)
+
+    def forward(
+        params: Params, batch: Batch, key: Key[Array, ""] | None = None
+    ) -> tuple[Float[Array, "b l"], Stats]:
+        features, head = apply(params, key, batch.tokens, batch.segments)
         cap, chunks = config.softcap, config.head_chunks
         return head_losses(features, head, batch.targets, cap, chunks)
 
-    def logits(params: Params, tokens: Int[Array, "b l"]) -> Logits:
-        same = jnp.zeros_like(tokens)
-        out: Any = module.apply({"params": params}, tokens, same)
+    def logits(
+        params: Params, tokens: Int[Array, "b l"], key: Key[Array, ""] | None = None
+    ) -> Logits:
+        out = apply(params, key, tokens, jnp.zeros_like(tokens))
         return capped(raw_logits(*out), config.softcap)
 
     return Model(init, forward, logits)

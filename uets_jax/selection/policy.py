@@ -1,4 +1,4 @@
-"""When to query and how much: a bandit over settings, and a switch that saves the cost.
+"""How to query and how much: a bandit over settings; when at all: see `switch`.
 
 The bandit holds one row of a table of settings (ratio, temperature, band, stage) for a
 period, is rewarded with what was learned in it, and comes to prefer rows that teach.
@@ -69,8 +69,8 @@ def reward(
     value: Float[Array, ""],
     period: int | Array = 32,
     settle: int | Array = 0,
-    rate: float | Array = 0.1,
-    share: float | Array = 0.02,
+    rate: float | Array = 0.2,
+    share: float | Array = 0.005,
 ) -> BanditState:
     """Credits the arm that is held; its weight moves at the end of the period.
 

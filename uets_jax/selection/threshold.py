@@ -24,7 +24,7 @@ class ThresholdState(NamedTuple):
     scale: Float[Array, ""]
 
 
-def threshold(gain: float = 0.05) -> Component:
+def threshold(gain: float = 0.1) -> Component:
     """A component: apply(state, scores [n], share []) -> (accepted [n], state).
 
     Accepts what is above theta, then moves theta towards the (1 - share) quantile:
@@ -37,7 +37,8 @@ def threshold(gain: float = 0.05) -> Component:
     counted.
 
     Args:
-      gain: least eta; the accepted share wanders by about sqrt(gain).
+      gain: least eta. Scores that rise by a standard deviation in T calls raise the
+        accepted share by about 1 / (gain T).
 
     Raises:
       UserError: gain is not in (0, 1].

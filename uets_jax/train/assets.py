@@ -45,7 +45,7 @@ def build_assets(config: ExperimentConfig, store: TokenStore) -> Assets | None:
     if select.method == "aql":
         sample = select.target if select.mode == "target" else ""
         if select.mode == "target" and not sample:
-            raise UserError("select.target: mode 'target' needs a sample of target text")
+            raise UserError("select.target: empty; mode 'target' needs a sample")
         text = _text(store.directory, store.fingerprint, length, select.run, sample)
     if select.method == "rho":
         windows = window_count(len(store.tokens("train")), length)
@@ -111,9 +111,7 @@ def asset_costs(config: ExperimentConfig, store: TokenStore) -> Costs:
 
 
 @functools.lru_cache(maxsize=8)
-def _text(
-    directory: str, fingerprint: str, length: int, run: int, target: str
-) -> Text:
+def _text(directory: str, fingerprint: str, length: int, run: int, target: str) -> Text:
     """Counts the beginning of the training text; kept while the process lives."""
     store = open_store(directory)
     tokenizer = store.tokenizer

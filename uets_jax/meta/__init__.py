@@ -1,0 +1,1 @@
+"""What is learned from many short runs: knobs of policies, by evolution strategies."""
