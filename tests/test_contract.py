@@ -22,14 +22,20 @@ from uets_jax.models.transformer import make_model
 from uets_jax.optim.guard import guard
 from uets_jax.optim.rules import rule
 from uets_jax.selection import buffer
+from uets_jax.selection.buckets import buckets
 from uets_jax.selection.dedup import deduplicator
 from uets_jax.selection.minhash import DedupConfig
 from uets_jax.selection.novelty import NoveltyConfig, novelty
+from uets_jax.selection.policy import bandit
 from uets_jax.selection.reservoir import reservoir
+from uets_jax.selection.scores import RowScores
 from uets_jax.selection.semantic import SemanticConfig, semantic
+from uets_jax.selection.switch import switch
 from uets_jax.selection.threshold import threshold
 from uets_jax.train import checkpoint, saver
 from uets_jax.train.mesh import make_mesh
+from uets_jax.uncertainty.fisher import FisherConfig, fisher
+from uets_jax.uncertainty.laplace import LaplaceConfig, laplace
 
 MODEL = make_model(model_config("modern", "tiny", vocab=64))
 
@@ -99,6 +105,23 @@ def bins_and_losses():
     return jnp.array([0, 1, 1, 2, 0, 1]), jnp.linspace(1.0, 3.0, 6)
 
 
+def bins_and_scores():
+    return jnp.array([0, 1, 1, 2]), RowScores(*jnp.linspace(1.0, 3.0, 28).reshape(7, 4))
+
+
+def by_products():
+    """Of a head with three features and four outputs, and the head."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    each = jnp.ones((2, 8))
+    targets = jnp.zeros((2, 8), jnp.int32)
+    return draw(2, 8, 3), each, 0.4 * each, targets, draw(3, 4)
+
+
+def tokens_and_seed():
+    return params(), jnp.arange(16).reshape(2, 8), jnp.asarray(0)
+
+
 def gradients():
     return params(), params()
 
@@ -106,6 +129,12 @@ def gradients():
 # name: (component, its inputs after the state)
 CASES = {
     "running_mean": (running_mean, lambda: (jnp.linspace(0.0, 1.0, 8),)),
+    "buckets": (lambda: buckets(4), bins_and_scores),
+    "bandit": (
+        lambda: seeded(bandit(3, period=1)),
+        lambda: (jnp.ones(()), jnp.asarray(0)),
+    ),
+    "switch": (lambda: switch(probe=1, every=2), lambda: (jnp.ones(()),) * 2),
     "deduplicator": (lambda: deduplicator(DedupConfig(slots=16)), copies),
     "novelty": (
         lambda: novelty(NoveltyConfig(order=3, slots=64)),
@@ -130,6 +159,11 @@ CASES = {
     "scaling": (
         lambda: scaling(3, refit_every=2),
         lambda: (*bins_and_losses(), jnp.full(6, 2048.0), jnp.full(3, 1 / 3)),
+    ),
+    "laplace": (lambda: laplace(LaplaceConfig(3, 4, every=2)), by_products),
+    "fisher": (
+        lambda: seeded(fisher(MODEL.logits, FisherConfig(every=2))),
+        tokens_and_seed,
     ),
     "guard": (lambda: guard(spike=6.0), lambda: (jnp.ones(()),) * 3),
     "adamw": (lambda: of_rule("adamw"), gradients),

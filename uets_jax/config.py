@@ -118,13 +118,13 @@ class KnobsConfig:
     """Numbers of the selection that a policy may learn; traced, so a grid over them
     shares one executable. Scores are in standard deviations of what is offered."""
 
-    temperature: float = 0.3
+    temperature: float = 1.0
     """Of the Gumbel noise on scores at the start: 0 takes the best."""
-    final_temperature: float = 0.1
+    final_temperature: float = 0.5
     """And from `anneal` on."""
     anneal: float = 0.7
     """Share of the steps at which the temperature has come down."""
-    novelty: float = 2.0
+    novelty: float = 6.0
     """Taken off the score of a window whose n-grams have all been trained on."""
     natural: float = -1.0
     """Windows whose naturalness is below come last."""
@@ -156,11 +156,11 @@ class SelectConfig:
     reference: str = ""
     """With rho: an .npy file of a reference's loss of every training window, in nats
     per token."""
-    candidates: int = 8
+    candidates: int = 16
     """Windows offered for each one that is trained on."""
     run: int = 8
     """Windows offered in one piece: a score is the mean of a document's part of it."""
-    buffer: int = 512
+    buffer: int = 1024
     """Windows kept to be trained on."""
     natural: bool = True
     """Score whether words are in a natural order."""

@@ -61,12 +61,12 @@ def test_what_is_reported_is_the_loss_on_fresh_seeds_not_the_best_of_many():
             [seed, *(int(1e9 * x) for x in settings.values())]
         ).normal()
     )
-    for seed in range(30):
+    for seed in range(20):
         result, losses = evolve(KNOBS, flat, EvolutionConfig(seed=1000 * seed))
         least.append(min(losses))
         reported.append(result.loss)
     assert np.mean(least) < -1.5
-    assert abs(np.mean(reported)) < 0.4  # 3 standard errors of 30 means of 2
+    assert abs(np.mean(reported)) < 0.5  # 3 standard errors of 20 means of 2
 
 
 def test_no_seed_serves_two_phases():

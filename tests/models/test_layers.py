@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ def test_rotation_makes_scores_depend_on_distance_only(key):
 def test_norms_equal_their_formulas(kind, key):
     x = 3 + 2 * jax.random.normal(key, (4, 6))
     norm = Norm(kind, bias=kind == "layer")
-    y = norm.apply(norm.init(key, x), x)
+    y: Any = norm.apply(norm.init(key, x), x)
     if kind == "layer":
         expected = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
     else:

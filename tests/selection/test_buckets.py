@@ -53,7 +53,8 @@ def test_one_batch_gives_its_plain_mean_whatever_the_rates():
     got = buckets.records(state)
     np.testing.assert_allclose(got.scores.loss[1:3], [3.0, 5.0], rtol=1e-5)
     np.testing.assert_allclose(got.loss_slow[1:3], [3.0, 5.0], rtol=1e-5)
-    np.testing.assert_allclose(buckets.progress(state), np.zeros(K), atol=1e-4)
+    np.testing.assert_allclose(buckets.progress(state), np.zeros(K), atol=2e-6)
+    assert not np.abs(got.progress).max() > 0.01
 
 
 def test_a_bucket_that_the_batch_lacks_keeps_its_record():
@@ -92,7 +93,7 @@ def test_progress_marks_the_bucket_that_is_being_learned_not_the_noise():
     assert float(got.progress[0]) > 1
     assert float(buckets.progress(state)[3]) < 0
     np.testing.assert_allclose(got.progress.mean(), 0, atol=1e-6)
-    np.testing.assert_allclose(got.progress.std(), 1, rtol=1e-5)
+    np.testing.assert_allclose(got.progress.std(), 1, rtol=1e-3)
 
 
 def test_progress_of_a_steady_fall_is_what_the_docstring_says():
@@ -115,15 +116,19 @@ def test_the_time_of_a_bucket_runs_in_its_own_rows():
     one_by_one = first
     for _ in range(4):
         one_by_one = update(one_by_one, *batch([0], [1.0]))
-    chex.assert_trees_all_close(at_once, one_by_one, rtol=1e-4)
+    chex.assert_trees_all_close(at_once, one_by_one, rtol=1e-6)
 
 
 def test_equal_values_have_no_spread_to_standardise():
     known = jnp.array([True, True, False])
     assert not buckets.standardised(jnp.array([2.0, 2.0, 9.0]), known).any()
     np.testing.assert_allclose(
-        buckets.standardised(jnp.array([1.0, 3.0, 9.0]), known), [-1, 1, 0]
+        buckets.standardised(jnp.array([1.0, 3.0, 9.0]), known),
+        [-1, 1, 0],
+        atol=1e-5,
     )
+    tiny = buckets.standardised(jnp.array([1e-6, 3e-6, 0.0]), known)
+    assert float(jnp.abs(tiny).max()) < 0.01
 
 
 def test_a_candidate_gets_the_record_of_its_bucket():

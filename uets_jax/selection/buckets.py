@@ -86,8 +86,7 @@ def update(
     means = RowScores(*(sums / jnp.maximum(rows, 1)[:, None]).T)
 
     def moved(rate: float | Array, old: Array, new: Array) -> Array:
-        kept = (1 - jnp.asarray(rate, jnp.float32)) ** rows
-        return jnp.where(rows > 0, new + kept * (old - new), old)
+        return jnp.where(rows > 0, old + _weight(rate, rows) * (new - old), old)
 
     return BucketState(
         state.seen + rows,
@@ -127,15 +126,16 @@ def progress(
     return state.loss_slow / _debias(state, slow) - fast_loss
 
 
-def standardised(values: Float[Array, " k"], known: Bool[Array, " k"]) -> Array:
+def standardised(
+    values: Float[Array, " k"], known: Bool[Array, " k"], least: float = 1e-3
+) -> Float[Array, " k"]:
     """Values less their mean, over their deviation, among known buckets; 0 elsewhere.
 
-    All are 0 where they don't differ by more than float32 can tell.
+    The deviation counts as sqrt(deviation^2 + least^2), so that what hardly differs
+    (nats, for the losses) is not blown up.
     """
     apart = jnp.where(known, values - _mean(values, known), 0.0)
-    deviation = jnp.sqrt(_mean(apart * apart, known))
-    tells = deviation > 1e-6 * (1 + jnp.abs(values).max())
-    return jnp.where(tells, apart / jnp.where(tells, deviation, 1.0), 0.0)
+    return apart / jnp.sqrt(_mean(apart * apart, known) + least**2)
 
 
 def lookup(record: BucketRecord, ids: Int[Array, " b"]) -> BucketRecord:
@@ -175,8 +175,12 @@ def buckets(count: int, fast: float = FAST, slow: float = SLOW) -> Component:
 
 def _debias(state: BucketState, rate: float | Array) -> Array:
     """Total weight of the rows in each bucket's average; 1 where there is none."""
-    kept = (1 - jnp.asarray(rate, jnp.float32)) ** state.seen
-    return jnp.where(state.seen > 0, 1 - kept, 1.0)
+    return jnp.where(state.seen > 0, _weight(rate, state.seen), 1.0)
+
+
+def _weight(rate: float | Array, rows: Array) -> Array:
+    """1 - (1 - rate)^rows, without cancellation where the rate is small."""
+    return -jnp.expm1(rows * jnp.log1p(-jnp.asarray(rate, jnp.float32)))
 
 
 def _mean(values: Array, known: Array) -> Array:

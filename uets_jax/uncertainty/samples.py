@@ -43,7 +43,7 @@ def predictive(logits: Callable[[Any], Float[Array, "*n v"]], draws: Any) -> Pre
         return jax.tree.map(jnp.add, sums, found), None
 
     number = len(jax.tree.leaves(draws)[0])
-    first = jax.tree.map(lambda x: x[0], draws)
+    first = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], draws))
     shape = jax.eval_shape(logits, first).shape
     zeros = (jnp.zeros(shape), jnp.zeros(shape[:-1]), jnp.zeros(shape[:-1]))
     sums, _ = jax.lax.scan(add, zeros, draws)
