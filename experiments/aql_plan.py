@@ -51,6 +51,7 @@ class Arm:
     tuned:   budget of the search of its rate, in units; 0: that of `like`.
     like:    name of the arm whose rate it takes.
     lengths: of a length warm-up.
+    seeds:   at most so many.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Arm:
     tuned: float = 0.25
     like: str = ""
     lengths: str = ""
+    seeds: int = 5
 
     @property
     def key(self) -> str:
@@ -90,7 +92,7 @@ def main_arms() -> list[Arm]:
     found = [Arm("uniform", "", "mixture", budgets=(0.5, 1.0), tuned=0.5)]
     found += [Arm("b3", mode, b3[mode]) for mode in MODES]
     rho = (("method", "rho"), ("candidates", FORWARDED))
-    found.append(Arm("rho", "target", "mixture", select=rho))
+    found.append(Arm("rho", "target", "mixture", select=rho, budgets=(0.25, 0.5)))
     found += [Arm("aql_v2", mode, "mixture", select=AQL) for mode in MODES]
     found.append(Arm("oracle", "", "oracle.target"))
     return found
@@ -99,7 +101,7 @@ def main_arms() -> list[Arm]:
 def table_arms() -> list[Arm]:
     """Against b3 at T2, with n-gram tables: the recipe of the baselines' b3."""
     b3 = {"target": "b3.target.0.15", "blind": "b3.blind.0.3"}
-    shared = {"recipe": "b2m", "budgets": (0.5, 1.0), "tuned": 0.5}
+    shared: dict[str, Any] = {"recipe": "b2m", "budgets": (1.0,), "tuned": 0.5}
     found = [Arm("b3", mode, b3[mode], **shared) for mode in MODES]
     return found + [
         Arm("aql_v2", mode, "mixture", select=AQL, **shared) for mode in MODES
@@ -108,7 +110,9 @@ def table_arms() -> list[Arm]:
 
 def part_arms() -> list[Arm]:
     """Leave-one-out, and the simple ways."""
-    one = {"budgets": (0.25,), "tuned": 0.0}
+    one: dict[str, Any] = {"text": "mixture", "budgets": (0.25,), "tuned": 0.0}
+    one["seeds"] = 2
+    make = lambda name, select: Arm(name, "target", select=select, like="aql_v2", **one)
     without = {
         "uncertainty": (("uncertainty", False),),
         "bandit": (("policy", False),),
@@ -118,46 +122,24 @@ def part_arms() -> list[Arm]:
         "documents": (("run", 1),),
         "buffer": (("buffer", 8),),
     }
-    found = [
-        Arm(
-            f"without {name}",
-            "target",
-            "mixture",
-            select=AQL + off,
-            like="aql_v2",
-            **one,
-        )
-        for name, off in without.items()
-    ]
-    plain = AQL + (("policy", False), ("uncertainty", False), ("buckets", False))
+    found = [make(f"without {name}", (*AQL, *off)) for name, off in without.items()]
+    plain = (*AQL, ("policy", False), ("uncertainty", False), ("buckets", False))
     only = {
         "de-duplication only": (("natural", False), ("lexical", False)),
         "n-grams only": (("natural", False), ("novelty", False)),
     }
-    found += [
-        Arm(name, "target", "mixture", select=plain + off, like="aql_v2", **one)
-        for name, off in only.items()
-    ]
-    bald = AQL + (("knobs", (("uncertainty", 0.5),)),)
-    found.append(
-        Arm(
-            "uncertainty weighs 0.5",
-            "target",
-            "mixture",
-            select=bald,
-            like="aql_v2",
-            **one,
-        )
-    )
+    found += [make(name, (*plain, *off)) for name, off in only.items()]
+    bald = (*AQL, ("knobs", (("uncertainty", 0.5),)))
+    found.append(make("uncertainty weighs 0.5", bald))
     high = (("method", "loss"), ("candidates", FORWARDED))
-    found.append(Arm("high loss", "", "mixture", select=high, like="uniform", **one))
-    found.append(Arm("uniform at U/4", "", "mixture", like="uniform", **one))
+    found.append(Arm("high loss", "", select=high, like="uniform", **one))
+    found.append(Arm("uniform at U/4", "", like="uniform", **one))
     return found
 
 
 def clean_arms() -> list[Arm]:
     """On clean text, where there is nothing to choose."""
-    shared = {"track": "clean", "budgets": (0.25, 0.5)}
+    shared: dict[str, Any] = {"track": "clean", "budgets": (0.25,)}
     same = {**shared, "tuned": 0.0, "like": "uniform"}
     return [
         Arm("uniform", "", "clean", **shared),
@@ -229,7 +211,7 @@ class AqlPlan:
     def finals(self, arm: Arm, rate: float) -> Iterator[Job]:
         """Every budget with every seed; their seeds are not those of the trials."""
         for budget in arm.budgets:
-            for seed in range(1, self.options.seeds + 1):
+            for seed in range(1, min(self.options.seeds, arm.seeds) + 1):
                 config = self.config(arm, budget, seed, rate, "b")
                 labels = self._labels(arm, "final", budget, seed, rate)
                 name = f"final/{arm.key}_u{budget:g}_{rate:g}_s{seed}".replace(" ", "-")

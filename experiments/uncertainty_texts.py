@@ -33,7 +33,7 @@ def texts(stores: Path, data: Path) -> dict[str, list[str]]:
       data: folder of the labelled corpus that the mixture was made of.
 
     Raises:
-      UserError: if one of them can't be read.
+      UserError: if one of them can't be read, or the pool lacks no domain.
     """
     natural = [row["text"] for row in tracks.rows(stores / "mixture.valid_a.jsonl")]
     ways = dict(zip(SHUFFLED, (shuffle_words, shuffle_characters), strict=True))
@@ -46,6 +46,10 @@ def texts(stores: Path, data: Path) -> dict[str, list[str]]:
     for document in read(inputs(data)[1]):
         if document.domain not in known:
             found.setdefault(document.domain, []).append(document.text)
+    if not unseen([*found]):
+        raise UserError(
+            f"--data-dir: {data}: every domain of its valid* is in the pool"
+        )
     return found
 
 

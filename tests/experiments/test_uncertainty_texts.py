@@ -46,6 +46,14 @@ def test_kinds_are_target_text_its_shuffles_and_domains_that_the_pool_lacks(fold
     assert texts(*folders) == found
 
 
+def test_a_corpus_without_other_domains_is_refused(folders):
+    stores, data = folders
+    recipe = {"recipe": {"target": "t", "near": ["n", "code", "verse"]}}
+    (stores / "pool" / "pool.json").write_text(json.dumps(recipe))
+    with pytest.raises(UserError, match="every domain"):
+        texts(stores, data)
+
+
 def test_windows_are_full_and_spread_over_the_text():
     tokenizer = ByteTokenizer()
     documents = ["a" * 50, "b" * 50]
