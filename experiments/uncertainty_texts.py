@@ -47,9 +47,7 @@ def texts(stores: Path, data: Path) -> dict[str, list[str]]:
         if document.domain not in known:
             found.setdefault(document.domain, []).append(document.text)
     if not unseen([*found]):
-        raise UserError(
-            f"--data-dir: {data}: every domain of its valid* is in the pool"
-        )
+        raise UserError(f"--data-dir: {data}: every domain is in the pool")
     return found
 
 

@@ -1,6 +1,10 @@
 import dataclasses
 import json
 
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import aql_uncertainty
@@ -8,7 +12,9 @@ from experiments.aql_uncertainty import Options, configs, main
 from experiments.arms import step_flops
 from uets_jax.config import DataConfig, MeshConfig, TrainConfig
 from uets_jax.data.store import write_store
+from uets_jax.models.transformer import make_model
 
+TRAINED = aql_uncertainty.trained
 OPTIONS = vars(aql_uncertainty.parser().parse_args([]))
 
 
@@ -57,7 +63,7 @@ def folders(tmp_path_factory, corpus):
 
 @pytest.fixture
 def small(monkeypatch, tiny, folders):
-    """The experiment on a tiny model and a store that is there."""
+    """The experiment on tiny models, untrained, and a store that is there."""
 
     def runs(given):
         data = DataConfig(source=f"tokens:{folders[0] / 'mixture.a'}")
@@ -81,8 +87,18 @@ def small(monkeypatch, tiny, folders):
             "member2": dataclasses.replace(plain, train=train),
         }
 
+    def untrained(config, folder, name):
+        model = dataclasses.replace(config.model, vocab=257)
+        init = jax.jit(make_model(model).init)
+        params = init(jax.random.key(config.train.seed))
+        draw = np.random.default_rng(config.train.seed).normal
+        noise = lambda x: x + jnp.asarray(0.2 * draw(size=x.shape), x.dtype)
+        return jax.tree.map(noise, params)
+
     monkeypatch.setattr(aql_uncertainty, "configs", runs)
+    monkeypatch.setattr(aql_uncertainty, "trained", untrained)
     monkeypatch.setattr(aql_uncertainty.tracks, "mixture", lambda data, stores: None)
+    return runs
 
 
 def test_the_table_has_a_row_for_each_score(small, folders, tmp_path, capsys):
@@ -104,6 +120,15 @@ def test_the_table_has_a_row_for_each_score(small, folders, tmp_path, capsys):
     assert 0 <= lever["auroc_digits"] == lever["auroc_unseen"] <= 1
     assert lever["nll_target"] > 0
     assert rows["laplace", "mean embedding", "leverage"]["flops_per_token"] > 0
+
+
+def test_a_run_that_is_there_is_not_run_again(small, tmp_path):
+    config = small(options(steps=2))["dropout"]
+    first = TRAINED(config, tmp_path, "dropout")
+    [folder] = tmp_path.iterdir()
+    before = (folder / "metrics.jsonl").read_bytes()
+    chex.assert_trees_all_equal(first, TRAINED(config, tmp_path, "dropout"))
+    assert (folder / "metrics.jsonl").read_bytes() == before
 
 
 def test_the_command_line_refuses_what_cannot_work(capsys):

@@ -170,6 +170,77 @@ def test_a_call_without_targets_changes_no_average():
     assert all(jnp.isfinite(leaf).all() for leaf in empty)
 
 
+def test_tokens_that_are_not_finite_do_not_count():
+    config, x, c = LaplaceConfig(4, 9, every=1), draw(2, 8, 4), jnp.full((2, 8), 0.5)
+    losses, whole = jnp.ones((2, 8)), jnp.arange(16).reshape(2, 8) > 2
+    part = laplace(config)
+    broken = given(x.at[0, 0, 2].set(jnp.nan), c.at[0, 1].set(jnp.inf), None, losses)
+    broken = broken[:1] + (losses.at[0, 2].set(jnp.nan), *broken[2:])
+    found = part.apply(part.init(None), *broken)[1]
+    expected = part.apply(part.init(None), *given(x, c, whole))[1]
+    assert (found.mass, found.tokens) == (13, 16)
+    for name in ("second", "curvature", "error"):
+        a, b = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [jnp.nan, jnp.inf, 1e30])
+def test_a_forward_that_went_wrong_leaves_no_trace(scale):
+    config, c = LaplaceConfig(4, 9, every=1, refresh=1), jnp.full((2, 8), 0.5)
+    before = one_call(config, draw(2, 8, 4), c, head=draw(4, 9))
+    wrong = given(scale * draw(2, 8, 4), c), scale * draw(4, 9)
+    metrics, after = laplace(config).apply(before, *wrong[0], wrong[1])
+    for name in ("second", "curvature", "error", "tokens"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    assert all(jnp.isfinite(leaf).all() for leaf in (*after, *metrics.values()))
+
+
+def test_the_count_of_tokens_is_capped_and_variance_stays():
+    config = LaplaceConfig(4, 9, every=1, cap=50.0)
+    part, state = laplace(config), None
+    for _ in range(8):
+        seen = given(draw(2, 8, 4), jnp.full((2, 8), 0.5))
+        state = part.apply(state or part.init(None), *seen)[1]
+    assert float(state.tokens) == 50
+
+
+def test_a_dead_direction_keeps_the_variance_of_the_prior():
+    tau, x = 2.0, draw(4, 32, 5).at[..., 3].set(0.0)
+    state = one_call(LaplaceConfig(5, 9, tau=tau, every=1), x, jnp.full((4, 32), 0.3))
+    found = predictive_variance(state, jnp.eye(5))
+    assert float(found[3]) == pytest.approx(1 / tau, rel=1e-4)
+    assert found.argmax() == 3
+
+
+def test_dispersion_is_one_where_labels_come_from_the_model(key):
+    w, phi, p = softmax_model(d=8, v=16, n=8192)
+    ask = lambda y: laplace(LaplaceConfig(8, 16, every=1)).apply(
+        laplace(LaplaceConfig(8, 16)).init(None),
+        phi.reshape(8, -1, 8),
+        -jnp.log(jnp.take_along_axis(p, y[:, None], 1)).reshape(8, -1),
+        (p * p).sum(1).reshape(8, -1),
+        y.reshape(8, -1),
+    )[0]["laplace_dispersion"]
+    drawn = jax.random.categorical(key, jnp.log(p))
+    assert float(ask(drawn)) == pytest.approx(1.0, abs=0.03)
+    assert float(ask(jnp.zeros_like(drawn))) > 1.05  # labels that it does not expect
+
+
+def test_levers_are_those_of_the_tokens_that_are_read():
+    x = draw(3, 20, 4)
+    state = one_call(LaplaceConfig(4, 9), x, jnp.full((3, 20), 0.5))
+    found = levers(state, x, 8)
+    assert found.shape == (3, 2)
+    np.testing.assert_array_equal(found, leverage(state, x[:, [7, 15]]))
+
+
+def test_a_fresh_state_can_be_donated():
+    part = laplace(LaplaceConfig(4, 9))
+    step = jax.jit(part.apply, donate_argnums=0)
+    inputs = given(draw(2, 8, 4), jnp.full((2, 8), 0.5))
+    assert step(part.init(None), *inputs)[1].calls == 1
+
+
 def test_short_rows_give_one_token_each():
     state = one_call(LaplaceConfig(4, 9, every=8), draw(3, 5, 4), jnp.zeros((3, 5)))
     assert state.mass == 3

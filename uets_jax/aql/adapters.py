@@ -10,7 +10,7 @@ from uets_jax.aql.assets import Knobs
 from uets_jax.aql.parts import Bandit, Posterior
 from uets_jax.measure.scopes import branch
 from uets_jax.selection import policy
-from uets_jax.types import IGNORED, Metrics, Stats
+from uets_jax.types import Metrics, Stats
 from uets_jax.uncertainty import laplace
 
 EVERY = 8  # one token in so many is read for the posterior
@@ -33,15 +33,17 @@ def last_layer(width: int, outputs: int) -> Posterior:
     config = laplace.LaplaceConfig(width=width, outputs=outputs, every=EVERY)
     part = laplace.laplace(config, branch=branch)
 
-    def levers(state: laplace.LaplaceState, stats: Stats) -> Array:
-        return laplace.leverage(state, stats.features[:, EVERY - 1 :: EVERY])
+    def variances(state: laplace.LaplaceState, stats: Stats) -> Array:
+        thin = stats.features[:, EVERY - 1 :: EVERY]
+        return laplace.predictive_variance(state, thin)
 
     def update(
         state: laplace.LaplaceState, stats: Stats, losses: Array, targets: Array
     ) -> tuple[Metrics, laplace.LaplaceState]:
-        return part.apply(state, stats.features, stats.collision, targets != IGNORED)
+        given = stats.features, losses, stats.collision, targets
+        return part.apply(state, *given)
 
-    return Posterior(part.init, levers, update, EVERY)
+    return Posterior(part.init, variances, update, EVERY)
 
 
 def bandit() -> Bandit:

@@ -1,10 +1,13 @@
 """From a config to its selection: which of the ways to choose, with which parts."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jaxtyping import Array
+
 from uets_jax.aql.adapters import bandit, last_layer
-from uets_jax.aql.forwarded import by_entropy, by_loss, forwarded
+from uets_jax.aql.forwarded import by_dropout, by_entropy, by_loss, forwarded
 from uets_jax.aql.ordered import admit, ordered
 from uets_jax.aql.streaming import aql
 from uets_jax.component import Selection
@@ -17,6 +20,11 @@ from uets_jax.config import (
     candidates,
     window_length,
 )
+from uets_jax.errors import UserError
+from uets_jax.types import Batch, Params
+from uets_jax.uncertainty.mc_dropout import information
+
+PASSES = 10  # of MC-dropout, as in v1
 
 
 class Chosen(NamedTuple):
@@ -45,6 +53,9 @@ def selection(how: Chosen, model: ModelConfig, parts: Any) -> Selection:
       how: see `chosen`.
       model: the architecture.
       parts: its functions `forward` and `logits`.
+
+    Raises:
+      UserError: for method `mc_dropout` and a model without dropout.
     """
     method, curriculum, batch = how.select.method, how.curriculum, how.batch
     forward = parts.forward
@@ -53,9 +64,23 @@ def selection(how: Chosen, model: ModelConfig, parts: Any) -> Selection:
         return ordered(curriculum, batch, scores.get(curriculum.difficulty))
     if method in ("loss", "rho"):
         return forwarded(by_loss(forward, method == "rho"), batch)
+    if method == "mc_dropout":
+        return forwarded(by_dropout(_dropped(how, model, parts.logits)), batch)
     bar = admit(curriculum) if curriculum.difficulty != "none" else None
     posterior = None
     if how.select.uncertainty:
         posterior = last_layer(model.width, model.vocab)
     learned = bandit() if how.select.policy else None
     return aql(how.select, batch, how.length, bar, posterior, learned)
+
+
+def _dropped(how: Chosen, model: ModelConfig, logits: Any) -> Callable[..., Array]:
+    """MC-dropout over the candidates, a batch of them at a time."""
+    if not model.dropout:
+        raise UserError("select.method: mc_dropout needs model.dropout above 0")
+
+    def found(params: Params, pool: Batch, key: Array) -> Array:
+        pieces = how.select.candidates
+        return information(logits, params, pool.tokens, key, PASSES, pieces)
+
+    return found

@@ -11,6 +11,7 @@ from uets_jax.aql.forwarded import Score
 from uets_jax.component import Selection
 from uets_jax.config import CurriculumConfig
 from uets_jax.curriculum import difficulty, pacing, progress, stages
+from uets_jax.curriculum.adaptive import bins_of
 from uets_jax.selection.scores import row_mean
 from uets_jax.types import Batch, Metrics, Moment, Stats
 
@@ -99,4 +100,4 @@ def ordered(
 
 
 def _bins(ranks: Float[Array, " n"]) -> Array:
-    return jnp.minimum((ranks * BINS).astype(jnp.int32), BINS - 1)
+    return bins_of(ranks, BINS)

@@ -14,14 +14,14 @@ Admit = Callable[[Moment, Batch], Array]  # 0, or minus a million and more, per 
 class Posterior(NamedTuple):
     """A last-layer posterior.
 
-    init:   params -> state
-    levers: (state, stats) -> leverage [B, L / every], of the last of every
-            `every` tokens
-    update: (state, stats, token_losses, targets) -> (metrics, state)
+    init:      params -> state
+    variances: (state, stats) -> variance of a logit [B, L / every], at the last of
+               every `every` tokens
+    update:    (state, stats, token_losses, targets) -> (metrics, state)
     """
 
     init: Callable[..., Any]
-    levers: Callable[..., Array]
+    variances: Callable[..., Array]
     update: Callable[..., tuple[Metrics, Any]]
     every: int
 

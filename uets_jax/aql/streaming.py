@@ -159,16 +159,16 @@ class _Parts:
     ) -> tuple[Metrics, AqlState]:
         """Learns from the batch what its kinds of text are worth."""
         metrics, after = {}, state._replace(now=state.now + 1)
-        levers, every = None, 1
+        variances, every = None, 1
         if self.posterior is not None:
-            levers = self.posterior.levers(state.posterior, stats)
+            variances = self.posterior.variances(state.posterior, stats)
             every = self.posterior.every
             told, after_posterior = self.posterior.update(
                 state.posterior, stats, losses, batch.targets
             )
             metrics |= told
             after = after._replace(posterior=after_posterior)
-        scores = row_scores(batch.targets, losses, stats, levers, every=every)
+        scores = row_scores(batch.targets, losses, stats, variances, every=every)
         metrics |= {"select_entropy": scores.entropy.mean()}
         if self.posterior is not None:
             metrics |= {"select_bald": scores.bald.mean()}
@@ -208,7 +208,7 @@ class _Parts:
                 key = jnp.log(jnp.maximum(known.scores.gnorm, 1e-6))
             elif c.uncertainty and c.features == "final":
                 bald = buckets.records(state.buckets).scores.bald
-                mixed = buckets.standardised(bald, state.buckets.seen > 0)
+                mixed = buckets.standardised(bald, state.buckets.seen > 0, 0.0)
                 key += knobs.uncertainty * mixed[kind]
         if c.mode != "pool":
             key += bar

@@ -15,6 +15,11 @@ regression with noise variance 1 / b. Approximate: that tokens share one output 
 b are moving averages while parameters move, and that a soft-cap of the logits is left
 out, which makes the variance too small where logits are capped. So the order of the
 tokens is worth more than the scale.
+
+b takes labels from the model: E ||p - y||^2 is E[1 - sum p^2] then. The mean square of
+the residuals of the data's labels is kept beside it, as the ratio of the two shows how
+far the model is from calibrated; it is no curvature, since noise in the labels would
+make the head seem better known.
 """
 
 import dataclasses
