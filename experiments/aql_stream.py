@@ -25,12 +25,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.arms import LENGTH, VOCAB, WIDTH
 from experiments.records import write_record
-from uets_jax.aql.assets import text_shapes
 from uets_jax.aql.make import chosen, selection
 from uets_jax.component import Selection
 from uets_jax.config import DataConfig, ExperimentConfig, SelectConfig
-from uets_jax.data.corpus import documents
 from uets_jax.data.labelled import inputs, read
 from uets_jax.data.store import TokenStore, open_store, write_store
 from uets_jax.data.windows import cut
@@ -39,7 +38,7 @@ from uets_jax.measure.machine import live_array_bytes
 from uets_jax.models.presets import from_dict
 from uets_jax.models.transformer import make_model
 from uets_jax.report.files import replace_text
-from uets_jax.train.assets import build_assets
+from uets_jax.train.assets import asset_shapes, build_assets
 from uets_jax.train.files import write_json
 from uets_jax.types import Batch, Moment
 
@@ -95,7 +94,7 @@ class Options:
         )
         values = {
             "data": {"source": f"tokens:{self.store}"},
-            "model": {"size": "tiny", "context": self.length, "vocab": self.vocab},
+            "model": {"width": WIDTH, "context": self.length, "vocab": self.vocab},
             "train": {"batch": self.batch},
         }
         return dataclasses.replace(from_dict(values), select=select)
@@ -105,14 +104,16 @@ def prepare(options: Options) -> None:
     """Writes the store, the target sample and the tables of both modes, once.
 
     Raises:
-      UserError: if the labelled corpus is missing.
+      UserError: if the labelled corpus is missing or has no text of the target
+        domain, or the folder is of other options.
     """
-    folder, held = inputs(options.data_dir)[0], inputs(options.data_dir)[1]
+    shards, held = inputs(options.data_dir)
+    _check_same(options)
     sample = options.runs / "sample.jsonl"
     if not sample.exists():
         replace_text(sample, _sample(read(held)))
     if not options.store.exists():
-        pattern = str(Path(folder[0]).parent / "train*.jsonl*")
+        pattern = str(Path(shards[0]).parent / "train*.jsonl*")
         words = DataConfig(source=f"jsonl:{pattern}", tokenizer=f"bpe:{options.vocab}")
         write_store(options.store, words)
     store = open_store(options.store)
@@ -199,10 +200,10 @@ def flow(
     how = chosen(config)
     assert how is not None
     part = selection(how, config.model, make_model(config.model))
-    choose, state = compile_choice(part), part.init(())
+    choose, state = compile_choice(part), jax.jit(part.init)(())
     assets = _read_tables(options, mode, store)
-    folder = inputs(options.data_dir)[0]
-    pieces = pieces_of_text(folder, store) if stream == "text" else pieces_of_ids(store)
+    shards = inputs(options.data_dir)[0]
+    pieces = pieces_of_text(shards, store) if stream == "text" else pieces_of_ids(store)
     shape = (options.pools, options.batch * options.candidates)
     samples, windows, start = [], 0, time.perf_counter()
     for batch, total in pools(pieces, store.tokenizer.eot, options.length, shape):
@@ -279,8 +280,6 @@ def _tables(options: Options, mode: str) -> Path:
 
 def _read_tables(options: Options, mode: str, store: TokenStore) -> Any:
     """The assets of a mode, as `prepare` wrote them."""
-    from uets_jax.train.assets import asset_shapes
-
     shapes = asset_shapes(_sized(options, mode, store))
     with np.load(_tables(options, mode), allow_pickle=False) as found:
         leaves = [jnp.asarray(found[name]) for name in found.files]
@@ -295,8 +294,91 @@ def _sample(held: Iterable[Any]) -> str:
             text = document.text[: SAMPLE_BYTES - size]
             size += len(text)
             lines.append(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+    if not lines:
+        raise UserError(f"--data-dir: no held-out document of the domain {DOMAIN!r}")
     return "".join(lines)
+
+
+def _check_same(options: Options) -> None:
+    """Remembers the options of a folder, and compares from then on."""
+    places = ("runs", "data_dir")
+    now = {k: v for k, v in vars(options).items() if k not in places}
+    path = options.runs / "options.json"
+    if not path.exists():
+        replace_text(path, json.dumps(now, indent=1) + "\n")
+    if json.loads(path.read_text("utf-8")) != now:
+        raise UserError(f"--runs: {path} says other options; give another folder")
 
 
 def _bytes(state: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+
+
+def run_case(options: Options, case: str) -> None:
+    """Measures one stream in one mode, in this process, into `runs/CASE.json`."""
+    stream, mode = case.split("-")
+    most = options.text_bytes if stream == "text" else options.ids_bytes
+    samples = flow(options, stream, mode, most)
+    write_json(options.runs / f"{case}.json", {"samples": samples})
+
+
+def in_process(words: Sequence[str], case: str) -> None:
+    """The same command for one stream in a process of its own.
+
+    Raises:
+      UserError: if it fails; its own words stand above.
+    """
+    command = [sys.executable, "-m", "experiments.aql_stream", *words, "--case", case]
+    if subprocess.run(command).returncode:
+        raise UserError(f"{case}: its process failed")
+
+
+def rows(options: Options, words: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of all streams and modes."""
+    prepare(options)
+    found = []
+    for stream, mode in itertools.product(STREAMS, MODES):
+        path = options.runs / f"{stream}-{mode}.json"
+        if not path.exists():
+            in_process(words, path.stem)
+        found += summary(stream, mode, json.loads(path.read_text("utf-8"))["samples"])
+        print({k: found[-1][k] for k in ("stream", "mode", "seconds", "rss_growth")})
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs all streams; writes `aql.stream`."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.aql_stream")
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/aql_stream"))
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--text-bytes", type=float, default=500e6)
+    parser.add_argument("--ids-bytes", type=float, default=2e9)
+    parser.add_argument("--vocab", type=int, default=VOCAB)
+    parser.add_argument("--length", type=int, default=LENGTH)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--candidates", type=int, default=16)
+    parser.add_argument("--buffer", type=int, default=512)
+    parser.add_argument("--pools", type=int, default=8, help="of one call")
+    parser.add_argument("--samples", type=int, default=200, help="of memory")
+    parser.add_argument("--case", default="", help=argparse.SUPPRESS)
+    words = list(sys.argv[1:] if argv is None else argv)
+    given = vars(parser.parse_args(words))
+    out, case = given.pop("out"), given.pop("case")
+    options = Options(**given)
+    try:
+        if case:
+            run_case(options, case)
+            return EXIT_OK
+        sizes = {k: v for k, v in given.items() if k not in ("runs", "data_dir")}
+        found, command = rows(options, words), "python -m experiments.aql_stream"
+        line = " ".join([command, *words])
+        print(write_record("aql.stream", found, line, sizes, NOTE, out=out))
+    except ENDS as error:
+        print(f"aql_stream: error: {error}", file=sys.stderr)
+        return exit_code(error)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

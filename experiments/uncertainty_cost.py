@@ -104,7 +104,9 @@ def _ways(session: Session) -> dict[str, Way]:
     observe = jax.jit(lambda state, given: jax.lax.scan(observed, state, given))
     given = (first, (stacked, losses, stats))
     told = observe(*given)[1][1]
-    taken = {k.removeprefix("taken/"): int(v.sum()) for k, v in told.items() if "/" in k}
+    taken = {
+        k.removeprefix("taken/"): int(v.sum()) for k, v in told.items() if "/" in k
+    }
     one, key = batches[0], jax.random.key(0)
     ways = {
         "laplace": Way(observe, given, CALLS, taken),

@@ -208,14 +208,15 @@ class _Parts:
                 key = jnp.log(jnp.maximum(known.scores.gnorm, 1e-6))
             elif c.uncertainty and c.features == "final":
                 bald = buckets.records(state.buckets).scores.bald
-                mixed = buckets.standardised(bald, state.buckets.seen > 0, 0.0)
+                mixed = buckets.standardised(bald, state.buckets.seen > 0, 1e-12)
                 key += knobs.uncertainty * mixed[kind]
         if c.mode != "pool":
             key += bar
         if self.admit is not None:
             key += self.admit(moment, pool)
         place = jnp.arange(tokens.shape[0])
-        key = jnp.where(place < knobs.ratio * len(place), key, UNSEEN)
+        looked_at = (place < knobs.ratio * len(place)) & jnp.isfinite(key)
+        key = jnp.where(looked_at, key, UNSEEN)
         return Offered(pool, kind, key, self._overlap(state, pool))
 
     def _draw(
