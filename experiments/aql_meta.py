@@ -79,7 +79,7 @@ def write(search: Search, results: Results, out: Path, command: str) -> Path:
     flops = float(sum(training_flops(r) for r in records if not r["diverged"]))
     asset = Asset(
         name=SHIPPED,
-        values=found.settings[found.chosen],
+        values={n: float(f"{v:.4g}") for n, v in found.settings[found.chosen].items()},
         flops=flops,
         runs=len(records),
         commit=commit() or "unknown",

@@ -41,13 +41,14 @@ SAID = (
     "Step with selection against the same step with empty slots (and, for mc_dropout, "
     "the same dropout): interleaved blocks of steps, seconds_overhead the median of "
     "the paired ratios less 1, _ci its 95 % bootstrap interval, mean_seconds_overhead "
-    "that of the sums. A step includes the transfer of its pool; "
-    "windows_seconds is what cutting that pool takes on the host, which a run does "
-    "beside the step; seconds_overhead_with_windows adds it to both. FLOPs by the "
-    "ledger, integer operations included, branches as often as they were taken while "
-    f"timed. mc_dropout: {PASSES} passes over all candidates. Rows 'alone': per row "
-    "of a batch; laplace reads by-products of the training forward and keeps its "
-    "posterior up, 'with a pass' is a forward pass for a row that is not trained on."
+    "that of the sums. A step includes the transfer of its pool; windows_seconds is "
+    "what cutting that pool takes on the host, which a run does beside the step; "
+    "seconds_overhead_with_windows adds it to both. FLOPs by the ledger, integer "
+    "operations included, branches as often as they were taken while timed; by_product "
+    "is what the forward pass is asked for besides the loss. "
+    f"mc_dropout: {PASSES} passes over all candidates. Rows 'alone': per row of a "
+    "batch; laplace reads by-products of the training forward and keeps its posterior "
+    "up, 'with a pass' is a forward pass for a row that is not trained on."
 )
 
 
@@ -60,9 +61,11 @@ class Arm(NamedTuple):
 
 def measured_arms(target: str) -> dict[str, Arm]:
     """By name; those of mode `target` where there is a sample."""
-    without = ("uncertainty", "policy", "buckets", "novelty", "natural")
     found = {"aql_v2": Arm({})}
-    found |= {f"aql_v2 without {part}": Arm({part: False}) for part in without}
+    for part in ("uncertainty", "policy", "novelty", "natural"):
+        found[f"aql_v2 without {part}"] = Arm({part: False})
+    none: dict[str, Any] = {"buckets": False, "policy": False}
+    found["aql_v2 without buckets and policy"] = Arm(none)
     found["aql_v2, 1 window per piece"] = Arm({"run": 1})
     if target:
         given = {"mode": "target", "target": target}
@@ -195,6 +198,7 @@ def row(sides: Sequence[Side], options: Options) -> Row:
         "seconds_overhead_with_windows": overhead(whole)["seconds_overhead"],
         "step_flops": sum(full.values()),
         "bare_step_flops": sum(bare.values()),
+        "by_product_flops": full["forward_backward"] - bare["forward_backward"],
         "scoring_flops": full.get("scoring", 0.0),
         "statistics_flops": full.get("statistics", 0.0),
         "step_seconds": float(np.median(seconds[:, 1])),

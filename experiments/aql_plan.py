@@ -52,6 +52,7 @@ class Arm:
     like:    name of the arm whose rate it takes.
     lengths: of a length warm-up.
     seeds:   at most so many.
+    rate:    given, and not searched.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Arm:
     like: str = ""
     lengths: str = ""
     seeds: int = 5
+    rate: float = 0.0
 
     @property
     def key(self) -> str:
@@ -99,9 +101,9 @@ def main_arms() -> list[Arm]:
 
 
 def table_arms() -> list[Arm]:
-    """Against b3 at T2, with n-gram tables: the recipe of the baselines' b3."""
+    """Against b3 at T2, with n-gram tables: the recipe and rate of the baselines' b3."""
     b3 = {"target": "b3.target.0.15", "blind": "b3.blind.0.3"}
-    shared: dict[str, Any] = {"recipe": "b2m", "budgets": (1.0,), "tuned": 0.5}
+    shared: dict[str, Any] = {"recipe": "b2m", "budgets": (1.0,), "rate": 0.01}
     found = [Arm("b3", mode, b3[mode], **shared) for mode in MODES]
     return found + [
         Arm("aql_v2", mode, "mixture", select=AQL, **shared) for mode in MODES
@@ -180,6 +182,8 @@ class AqlPlan:
 
     def rate(self, arm: Arm, results: Results, jobs: list[Job]) -> float | None:
         """The best learning rate; what it takes to know it is added to `jobs`."""
+        if arm.rate:
+            return arm.rate
         if not arm.tuned:
             other = next(
                 a

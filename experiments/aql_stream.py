@@ -147,7 +147,7 @@ def pieces_of_ids(store: TokenStore) -> Pieces:
 def pools(
     pieces: Iterable[tuple[np.ndarray, int]], eot: int, length: int, shape: Any
 ) -> Iterator[tuple[Batch, int]]:
-    """Consecutive windows [n, C, L], and the bytes of text read so far.
+    """Consecutive windows [n, C, L], and the bytes of the stream up to their end.
 
     Window ids go up from 0 and begin again at 2**31.
 
@@ -165,7 +165,9 @@ def pools(
             batch = cut(flat[:need], eot, length, np.arange(rows))
             number = (first + np.arange(rows)) % (1 << 31)
             batch = batch._replace(ids=number.astype(np.int32))
-            yield jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), batch), total
+            left = (have - need + 1) / len(ids)  # all of it of the last piece
+            shaped = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), batch)
+            yield shaped, round(total - left * size)
             held, first = [flat[need - 1 :]], first + rows
             have = len(held[0])
 

@@ -83,7 +83,7 @@ def _ways(session: Session) -> dict[str, Way]:
 
     def scores(state: LaplaceState, stats: Any) -> jax.Array:
         thin = stats.collision[:, posterior.every - 1 :: posterior.every]
-        return bald(posterior.levers(state, stats), thin).mean(1)
+        return bald(posterior.variances(state, stats), thin).mean(1)
 
     def observed(state: LaplaceState, given: Any) -> tuple[LaplaceState, Any]:
         batch, losses, stats = given

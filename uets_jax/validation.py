@@ -30,6 +30,22 @@ LEAST: dict[str, int] = {
     "optim.clip": 0,
     "optim.eps": 0,
     "optim.adam_ratio": 0,
+    "select.candidates": 1,
+    "select.run": 1,
+    "select.buffer": 1,
+    "select.knobs.temperature": 0,
+    "select.knobs.final_temperature": 0,
+    "select.knobs.anneal": 0,
+    "select.knobs.novelty": 0,
+    "select.knobs.natural": -100,
+    "select.knobs.progress": -100,
+    "select.knobs.uncertainty": -100,
+    "select.knobs.staleness": 0,
+    "select.knobs.ratio": 0,
+    "select.knobs.floor": 0,
+    "curriculum.start": 0,
+    "curriculum.until": 0,
+    "curriculum.candidates": 1,
     "train.steps": 1,
     "train.batch": 1,
     "train.microbatches": 1,
@@ -49,7 +65,14 @@ LEAST: dict[str, int] = {
     "train.mesh.tensor": 1,
 }
 BELOW = 2**31
-AT_MOST_ONE = ("optim.decay", "optim.floor")
+AT_MOST_ONE = (
+    "optim.decay",
+    "optim.floor",
+    "select.knobs.ratio",
+    "select.knobs.floor",
+    "curriculum.start",
+    "curriculum.until",
+)
 BELOW_ONE = (
     "model.dropout",
     "optim.b1",
@@ -100,8 +123,40 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"data.length: {length} is longer than model.context = {m.context}"
     if m.mask_documents and m.attention == "cudnn":
         yield "model.attention: mask_documents needs 'xla' or 'auto'"
+    yield from _choices(config)
     if t.batch % t.microbatches:
         yield (
             f"train.microbatches: {t.microbatches} does not divide "
             f"train.batch = {t.batch}"
         )
+
+
+def _choices(config: ExperimentConfig) -> Iterator[str]:
+    """Complaints about the selection and the curriculum."""
+    s, c, batch = config.select, config.curriculum, config.train.batch
+    offered = batch * s.candidates
+    if s.method == "aql":
+        if offered % s.run:
+            yield (
+                f"select.run: {s.run} does not divide the {offered} windows that are "
+                "offered (train.batch * select.candidates)"
+            )
+        if s.buffer < batch:
+            yield f"select.buffer: {s.buffer} rows hold no batch of {batch}"
+        if s.mode == "target" and not s.target:
+            yield "select.target: empty; mode 'target' needs a sample of target text"
+        if s.policy and not s.buckets:
+            yield "select.policy: needs select.buckets"
+    if s.method == "rho" and not s.reference:
+        yield "select.reference: empty; method 'rho' needs a reference's losses"
+    if s.method == "mc_dropout" and not config.model.dropout:
+        yield "model.dropout: 0; method 'mc_dropout' needs some, such as 0.1"
+    if s.method not in ("none", "aql") and c.difficulty != "none":
+        yield f"curriculum.difficulty: method {s.method} takes none"
+    if s.method == "aql" and c.difficulty in ("loss", "entropy", "progress"):
+        yield (
+            f"curriculum.difficulty: {c.difficulty} needs select.method none; with aql "
+            "take one that is read off the text"
+        )
+    if s.method != "none" and s.mode != "pool" and s.candidates < 2:
+        yield "select.candidates: 1 leaves nothing to choose; give 2 or more"

@@ -22,6 +22,12 @@ from uets_jax.uncertainty.laplace import (
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order():
+    """Each test draws from the start."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def draw(*shape, scale=1.0):
     return jnp.asarray(scale * RNG.normal(size=shape), jnp.float32)
 
@@ -54,18 +60,18 @@ def test_it_is_the_posterior_of_bayesian_linear_regression():
     np.testing.assert_allclose(predictive_variance(state, new), variance, rtol=1e-4)
 
 
-def softmax_model(d=16, v=64, n=512, spread=0.3):
-    """Features of a head of 1,024 weights, and its probabilities."""
+def softmax_model(d=16, v=128, n=256, spread=0.3):
+    """Features of a head, 2,048 weights or as said, and its probabilities."""
     w, phi = draw(d, v, scale=spread), draw(n, d) @ draw(d, d, scale=d**-0.5)
     return phi, jax.nn.softmax(phi @ w)
 
 
 def dense_variance(phi, p, tau, new):
     """Mean over outputs of the logits' variance under the dense GGN, [m]."""
-    d, v = phi.shape[1], p.shape[1]
-    curvature = jnp.einsum("ni,nv,vw->nivw", phi, p, jnp.eye(v))
-    curvature = jnp.einsum("nivw,nj->ivjw", curvature, phi)
-    curvature -= jnp.einsum("ni,nv,nj,nw->ivjw", phi, p, phi, p)
+    (n, d), v = phi.shape, p.shape[1]
+    inner = jnp.einsum("ni,nj->ijn", phi, phi).reshape(-1, n)
+    outer = jnp.einsum("nv,vw->nvw", p, jnp.eye(v)) - jnp.einsum("nv,nw->nvw", p, p)
+    curvature = (inner @ outer.reshape(n, -1)).reshape(d, d, v, v).swapaxes(1, 2)
     matrix = np.asarray(curvature, np.float64).reshape(d * v, d * v)
     covariance = np.linalg.inv(matrix + tau * np.eye(d * v)).reshape(d, v, d, v)
     return np.einsum("mi,ivjv,mj->m", new, covariance, new) / v
@@ -95,17 +101,18 @@ def test_it_equals_the_dense_ggn_where_probabilities_are_shared():
 
 
 def test_it_ranks_as_the_dense_ggn_of_a_softmax_head_does():
-    phi, p = softmax_model(d=16, v=64, n=256)
+    phi, p = softmax_model()
     new = draw(200, 16) * jnp.exp(draw(200, 1, scale=0.5))
     state = one_call(
-        LaplaceConfig(16, 64, tau=1.0, every=1),
+        LaplaceConfig(16, 128, tau=1.0, every=1),
         phi.reshape(4, 64, 16),
         (p * p).sum(1).reshape(4, 64),
     )
     dense = dense_variance(phi, p, 1.0, new)
     ours = predictive_variance(state, new)
-    assert rank_correlation(dense, ours) > 0.99
-    assert 0.3 < float((ours / dense).mean()) < 1.1
+    assert rank_correlation(dense, ours) > 0.995
+    ratio = np.asarray(ours) / dense  # 0.96 on average
+    assert 0.85 < ratio.min() < ratio.max() < 1.02
 
 
 def test_bald_is_the_information_of_samples_of_the_posterior(key):

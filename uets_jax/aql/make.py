@@ -20,7 +20,6 @@ from uets_jax.config import (
     candidates,
     window_length,
 )
-from uets_jax.errors import UserError
 from uets_jax.types import Batch, Params
 from uets_jax.uncertainty.mc_dropout import information
 
@@ -53,9 +52,6 @@ def selection(how: Chosen, model: ModelConfig, parts: Any) -> Selection:
       how: see `chosen`.
       model: the architecture.
       parts: its functions `forward` and `logits`.
-
-    Raises:
-      UserError: for method `mc_dropout` and a model without dropout.
     """
     method, curriculum, batch = how.select.method, how.curriculum, how.batch
     forward = parts.forward
@@ -65,7 +61,7 @@ def selection(how: Chosen, model: ModelConfig, parts: Any) -> Selection:
     if method in ("loss", "rho"):
         return forwarded(by_loss(forward, method == "rho"), batch)
     if method == "mc_dropout":
-        return forwarded(by_dropout(_dropped(how, model, parts.logits)), batch)
+        return forwarded(by_dropout(_dropped(how, parts.logits)), batch)
     bar = admit(curriculum) if curriculum.difficulty != "none" else None
     posterior = None
     if how.select.uncertainty:
@@ -74,10 +70,8 @@ def selection(how: Chosen, model: ModelConfig, parts: Any) -> Selection:
     return aql(how.select, batch, how.length, bar, posterior, learned)
 
 
-def _dropped(how: Chosen, model: ModelConfig, logits: Any) -> Callable[..., Array]:
+def _dropped(how: Chosen, logits: Any) -> Callable[..., Array]:
     """MC-dropout over the candidates, a batch of them at a time."""
-    if not model.dropout:
-        raise UserError("select.method: mc_dropout needs model.dropout above 0")
 
     def found(params: Params, pool: Batch, key: Array) -> Array:
         pieces = how.select.candidates
