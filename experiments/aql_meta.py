@@ -9,6 +9,7 @@ with the start on fresh seeds is the record `aql.meta`.
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from uets_jax.config import KnobsConfig
 from uets_jax.errors import ENDS, EXIT_OK, exit_code
 from uets_jax.measure.machine import commit
 from uets_jax.meta import knobs as assets
-from uets_jax.meta.evolution import next_points, outcome
+from uets_jax.meta.evolution import Point, next_points, outcome
 from uets_jax.meta.knobs import Asset, Knob
 from uets_jax.meta.strategy import EvolutionConfig
 
@@ -59,7 +60,7 @@ class Search:
             if not fresh or any(job.name not in results for job in fresh):
                 return jobs
 
-    def job(self, number: int, point) -> Job:
+    def job(self, number: int, point: Point) -> Job:
         """The run of a point."""
         chosen = (*aql_plan.AQL, ("policy", False), ("knobs", point.values))
         arm = Arm("aql_v2", "target", "mixture", select=chosen)
@@ -92,9 +93,9 @@ def write(search: Search, results: Results, out: Path, command: str) -> Path:
         "chosen": found.chosen,
         "runs": found.runs,
         "total_flops": flops,
-        "bits_per_byte": found.loss,
-        "start_bits_per_byte": found.start_loss,
-        "standard_error": found.error,
+        "bits_per_byte": finite(found.loss),
+        "start_bits_per_byte": finite(found.start_loss),
+        "standard_error": finite(found.error),
     }
     rows = [
         {**row, "settings": name, **values} for name, values in found.settings.items()
@@ -102,6 +103,11 @@ def write(search: Search, results: Results, out: Path, command: str) -> Path:
     config = {"budget_units": BUDGET, "unit_flops": arms.UNIT, "learning_rate": RATE}
     note = "losses of the chosen settings and of the start on seeds that chose nothing"
     return write_record("aql.meta", rows, command, config, note, out=out)
+
+
+def finite(value: float) -> float | None:
+    """None where a run diverged, or there is but one seed."""
+    return value if math.isfinite(value) else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

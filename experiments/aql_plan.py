@@ -9,7 +9,7 @@ the learning rate. Pure: from the results so far to the jobs that are wanted.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,12 @@ def main_arms() -> list[Arm]:
 
 
 def table_arms() -> list[Arm]:
-    """Against b3 at T2, with n-gram tables: the recipe and rate of the baselines' b3."""
-    b3 = {"target": "b3.target.0.15", "blind": "b3.blind.0.3"}
+    """Against b3 at T2, with n-gram tables: recipe and rate of the baselines' b3.
+
+    b3 itself is in the record of the baselines.
+    """
     shared: dict[str, Any] = {"recipe": "b2m", "budgets": (1.0,), "rate": 0.01}
-    found = [Arm("b3", mode, b3[mode], **shared) for mode in MODES]
-    return found + [
-        Arm("aql_v2", mode, "mixture", select=AQL, **shared) for mode in MODES
-    ]
+    return [Arm("aql_v2", mode, "mixture", select=AQL, **shared) for mode in MODES]
 
 
 def part_arms() -> list[Arm]:
@@ -115,24 +114,20 @@ def part_arms() -> list[Arm]:
     one: dict[str, Any] = {"text": "mixture", "budgets": (0.25,), "tuned": 0.0}
     one["seeds"] = 2
     make = lambda name, select: Arm(name, "target", select=select, like="aql_v2", **one)
-    without = {
-        "uncertainty": (("uncertainty", False),),
-        "bandit": (("policy", False),),
-        "novelty": (("novelty", False),),
-        "order": (("natural", False),),
-        "records": (("buckets", False), ("policy", False)),
-        "documents": (("run", 1),),
-        "buffer": (("buffer", 8),),
-    }
-    found = [make(f"without {name}", (*AQL, *off)) for name, off in without.items()]
-    plain = (*AQL, ("policy", False), ("uncertainty", False), ("buckets", False))
-    only = {
+    changed = {
+        "without uncertainty": (("uncertainty", False),),
+        "without novelty": (("novelty", False),),
+        "without order": (("natural", False),),
+        "without documents": (("run", 1),),
+        "without buffer": (("buffer", 8),),
+        "with the bandit": (("policy", True),),
+        "with the switch": (("switch", True),),
+        "uncertainty weighs 0.5": (("knobs", (("uncertainty", 0.5),)),),
+        "progress weighs 0.5": (("knobs", (("progress", 0.5),)),),
         "de-duplication only": (("natural", False), ("lexical", False)),
         "n-grams only": (("natural", False), ("novelty", False)),
     }
-    found += [make(name, (*plain, *off)) for name, off in only.items()]
-    bald = (*AQL, ("knobs", (("uncertainty", 0.5),)))
-    found.append(make("uncertainty weighs 0.5", bald))
+    found = [make(name, (*AQL, *off)) for name, off in changed.items()]
     high = (("method", "loss"), ("candidates", FORWARDED))
     found.append(Arm("high loss", "", select=high, like="uniform", **one))
     found.append(Arm("uniform at U/4", "", like="uniform", **one))
@@ -159,6 +154,13 @@ TABLES = {
 }
 
 
+def origin(arm: Arm) -> Arm:
+    """The arm whose rate an arm takes, of its track and mode."""
+    tuned = [a for a in [*main_arms(), *clean_arms()] if a.tuned]
+    alike = (a for a in tuned if (a.name, a.track) == (arm.like, arm.track))
+    return next(a for a in alike if a.mode in ("", arm.mode))
+
+
 class AqlPlan:
     """The plan of the tables that are asked for."""
 
@@ -173,27 +175,19 @@ class AqlPlan:
             rate = self.rate(arm, results, jobs)
             if rate is not None:
                 jobs += self.finals(arm, rate)
-        return jobs
+        return [*{job.name: job for job in jobs}.values()]  # arms share a search
 
     def arms(self) -> list[Arm]:
         """Of the tables that are asked for, and those whose rate they take."""
         found = [arm for table in self.options.tables for arm in TABLES[table]()]
-        return [*dict.fromkeys(found)]
+        return [*dict.fromkeys([*found, *(origin(a) for a in found if a.like)])]
 
     def rate(self, arm: Arm, results: Results, jobs: list[Job]) -> float | None:
         """The best learning rate; what it takes to know it is added to `jobs`."""
         if arm.rate:
             return arm.rate
         if not arm.tuned:
-            other = next(
-                a
-                for a in [*main_arms(), *clean_arms()]
-                if a.name == arm.like
-                and a.track == arm.track
-                and a.tuned
-                and a.mode in ("", arm.mode)
-            )
-            return self.rate(other, results, jobs)
+            return self.rate(origin(arm), results, jobs)
         axis = search.Axis("learning_rate", RATES, RATES.index(0.01))
         losses: dict[tuple[int, ...], float | None] = {}
         while (point := search.next_point((axis,), losses, RATE_TRIALS)) is not None:
@@ -284,8 +278,3 @@ def selection(options: Options, arm: Arm, config: ExperimentConfig) -> SelectCon
     if arm.mode == "pool":
         values["candidates"] = LEAST_CANDIDATES
     return SelectConfig(**{**values, "knobs": knobs})
-
-
-def names(found: Sequence[Arm]) -> list[str]:
-    """Of the arms' runs."""
-    return [arm.key for arm in found]

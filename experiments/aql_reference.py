@@ -20,6 +20,7 @@ from experiments.runner import Job, run_job
 from uets_jax.build import build
 from uets_jax.config import ExperimentConfig, window_length
 from uets_jax.data.windows import sequential, window_count
+from uets_jax.errors import UserError
 from uets_jax.measure.flops import forward_flops
 from uets_jax.report.files import replace_text
 from uets_jax.selection.scores import row_mean
@@ -34,6 +35,9 @@ def reference(stores: Path, runs: Path) -> dict[str, Any]:
 
     Returns:
       training_flops: of the reference; flops_per_token: of its forward pass.
+
+    Raises:
+      UserError: if its training diverged.
     """
     path, said = stores / "reference.npy", stores / "reference.json"
     if not (path.exists() and said.exists()):
@@ -41,6 +45,8 @@ def reference(stores: Path, runs: Path) -> dict[str, Any]:
         kept: list[Any] = []
         job = Job("reference", config, measure=lambda r: kept.append(r) or {})
         record = run_job(job, runs)
+        if not kept:
+            raise UserError(f"reference: {record['why']}; see {runs}/reference.log")
         np.save(path, _losses(kept[0].config, kept[0].state.params, stores))
         cost = {
             "training_flops": training_flops(record),

@@ -29,6 +29,7 @@ class Runs:
 
     statistics_flops: of cleaning, and of a reference's training, once per run.
     token_flops: of a reference's forward pass, per offered token.
+    diverged: seeds of which a run did, which are in no figure.
     """
 
     arm: Arm
@@ -36,6 +37,7 @@ class Runs:
     records: Mapping[tuple[float, int], Mapping[str, Any]]
     statistics_flops: float = 0.0
     token_flops: float = 0.0
+    diverged: tuple[int, ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -48,26 +50,29 @@ class Runs:
         return tuple(sorted({budget for budget, _ in self.records}))
 
     def losses(self, budget: float) -> np.ndarray:
-        """Bits per byte of each seed; infinite where a run diverged."""
-        found = [self.records[budget, s]["bits_per_byte"] for s in self.seeds]
-        return np.array([math.inf if bits is None else bits for bits in found])
+        """Bits per byte of each seed."""
+        return np.array([self.records[budget, s]["bits_per_byte"] for s in self.seeds])
 
     def spent(self, currency: str, budget: float) -> float:
-        """Tokens trained on, tokens offered, or all FLOPs, of a run."""
-        record = self.records[budget, self.seeds[0]]
-        offered = record["tokens"] * offers(record)
-        if currency == "tokens":
-            return float(record["tokens"])
-        if currency == "offered":
-            return float(offered)
+        """Tokens trained on, tokens offered, or all FLOPs, of a run: means of seeds."""
+        records = [self.records[budget, s] for s in self.seeds]
+        tokens = float(np.mean([r["tokens"] for r in records]))
+        offered = tokens * offers(records[0])
+        if currency != "flops":
+            return tokens if currency == "tokens" else offered
         extra = self.statistics_flops + self.token_flops * offered
-        return float(training_flops(record) + extra)
+        return float(np.mean([training_flops(r) for r in records])) + extra
 
     def curve(self, currency: str) -> Curve:
         """Bits per byte against what was spent."""
         spent = np.array([self.spent(currency, b) for b in self.budgets])
         losses = np.stack([self.losses(b) for b in self.budgets], axis=1)
         return Curve(spent, losses, self.seeds)
+
+    def only(self, seeds: Sequence[int]) -> "Runs":
+        """The runs of these seeds alone."""
+        kept = {key: r for key, r in self.records.items() if key[1] in seeds}
+        return dataclasses.replace(self, records=kept)
 
     def target(self, budget: float) -> Target:
         """What the arm reaches at a budget."""
@@ -87,7 +92,7 @@ def runs_of(
     costs: Mapping[str, float],
     reference: Mapping[str, float] | None = None,
 ) -> list[Runs]:
-    """The arms whose final runs are all there.
+    """The arms whose final runs are all there, without the seeds that diverged.
 
     Args:
       costs: FLOPs of making a text, by its name.
@@ -102,11 +107,13 @@ def runs_of(
         labels = [dict(job.labels) for job in jobs]
         keys = [(label["budget_units"], label["seed"]) for label in labels]
         records = {k: results[j.name] for k, j in zip(keys, jobs, strict=True)}
+        lost = {seed for (_, seed), r in records.items() if r["bits_per_byte"] is None}
+        records = {key: r for key, r in records.items() if key[1] not in lost}
         once, token = costs.get(arm.text, 0.0), 0.0
         if reference and arm.name == "rho":
             once += reference["training_flops"] + costs.get("b3.target.0.15", 0.0)
             token = reference["flops_per_token"]
-        kept.append(Runs(arm, rate, records, once, token))
+        kept.append(Runs(arm, rate, records, once, token, tuple(sorted(lost))))
     return kept
 
 
@@ -114,12 +121,12 @@ def mixture_rows(found: Sequence[Runs]) -> list[dict[str, Any]]:
     """`aql.mixture`: every arm against uniform at its decayed loss at U."""
     here = [r for r in found if r.arm in main_arms()]
     base = next((r for r in here if r.arm.name == "uniform"), None)
-    if base is None:
+    if base is None or not base.seeds:
         return []
-    rows = [_against(base, runs) for runs in here]
+    rows = [_against(base, r) if r.seeds else _start(r) for r in here]
     oracle = next((r for r in rows if r["arm"] == "oracle"), None)
     for row in rows:
-        mine, best = (r and r["tokens_ratio_uniform"] for r in (row, oracle))
+        mine, best = (r and r.get("tokens_ratio_uniform") for r in (row, oracle))
         known = mine is not None and best is not None and best > 1
         row["oracle_share"] = (mine - 1) / (best - 1) if known else None
     return rows
@@ -129,16 +136,20 @@ def _against(base: Runs, runs: Runs) -> dict[str, Any]:
     target = base.target(1.0)
     goal = float(target.losses.mean())
     row = _start(runs) | {"target_bits_per_byte": goal}
+    same = sorted({*base.seeds} & {*runs.seeds})  # t is of pairs
     for currency in CURRENCIES:
         curve, reference = runs.curve(currency), base.curve(currency)
         row[f"{currency}_to_target"] = budget_at(curve, goal)
-        for name in ("ci", "t"):
-            way = "t" if name == "t" else "bootstrap"
-            one = ratio(reference, curve, target, method=way)
-            key = f"{currency}_ratio_uniform"
-            row |= {key: one.value, f"{key}_{name}_low": one.low}
+        key = f"{currency}_ratio_uniform"
+        found = {"ci": ratio(reference, curve, target)}
+        row[key] = found["ci"].value
+        if same:
+            mine, theirs = runs.only(same), base.only(same)
+            pair = theirs.curve(currency), mine.curve(currency), theirs.target(1.0)
+            found["t"] = ratio(*pair, method="t")
+        for name, one in found.items():
             high = one.high if math.isfinite(one.high) else None
-            row[f"{key}_{name}_high"] = high
+            row |= {f"{key}_{name}_low": one.low, f"{key}_{name}_high": high}
     row["bracketed_within_2x"] = brackets(runs.curve("flops"), goal)
     for budget in (0.125, 0.25, 0.5, 1.0):
         there = budget in runs.budgets
@@ -155,6 +166,7 @@ def _start(runs: Runs) -> dict[str, Any]:
         "track": arm.track,
         "recipe": arm.recipe,
         "seeds": len(runs.seeds),
+        "diverged_seeds": len(runs.diverged),
         "learning_rate": runs.rate,
         "text": arm.text,
     }
@@ -164,8 +176,9 @@ def paired_rows(
     found: Sequence[Runs], arms: Sequence[Arm], base: str, budget: float
 ) -> list[dict[str, Any]]:
     """Arms at one budget, each less the arm named `base` on the same seeds."""
-    here = [r for r in found if r.arm in arms and budget in r.budgets]
-    rows = []
+    mine = [r for r in found if r.arm in arms]
+    here = [r for r in mine if budget in r.budgets]
+    rows = [_start(r) for r in mine if not r.seeds]
     for runs in here:
         same = [
             r for r in here if r.arm.name == base and r.arm.mode in ("", runs.arm.mode)

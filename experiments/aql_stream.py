@@ -54,8 +54,9 @@ NOTE = (
     "this part, less 1; most_growth: of the largest sample since then. part: the first "
     "half, and all, of one stream. state_bytes: of the selection's state. array_bytes: "
     "of all arrays in the process. No model is trained, so choose alone runs; its "
-    "clock goes on. text: every cycle is read, tokenized and cut anew; bytes are those "
-    "of its UTF-8. ids: two bytes each, from a file."
+    "clock goes on. megabytes_per_second: after the warm-up, from the disk to the "
+    "choice. text: every cycle is read, tokenized and cut anew; bytes are those of its "
+    "UTF-8. ids: two bytes each, from a file."
 )
 
 Pieces = Iterator[tuple[np.ndarray, int]]  # ids, and the bytes that they came from
@@ -234,6 +235,7 @@ def summary(
     for part, share in (("half", 0.5), ("all", 1.0)):
         upto = [s for s in samples if warm["bytes"] <= s["bytes"] <= share * whole]
         end, rss = (upto or [warm])[-1], warm["rss"]
+        seconds = max(end["seconds"] - warm["seconds"], 1e-9)
         found.append(
             {
                 "stream": stream,
@@ -242,7 +244,7 @@ def summary(
                 "bytes": end["bytes"],
                 "windows": end["windows"],
                 "seconds": end["seconds"],
-                "megabytes_per_second": end["bytes"] / 1e6 / end["seconds"],
+                "megabytes_per_second": (end["bytes"] - warm["bytes"]) / 1e6 / seconds,
                 "rss_after_warm_up_bytes": rss,
                 "rss_end_bytes": end["rss"],
                 "rss_growth": end["rss"] / rss - 1,

@@ -124,8 +124,17 @@ def alone(name: str, given: argparse.Namespace) -> None:
         "stream": aql_stream.main,
         "shares": aql_shares.main,
     }
-    code = scripts[name](["--out", str(given.out), "--runs", str(given.runs)])
-    if code:
+    stores = ["--stores", str(given.stores)]
+    sample = f"jsonl:{given.stores}/pool/sample.jsonl"
+    source = ["--source", tracks.store(given.stores, "mixture", "a")]
+    data = ["--data-dir", str(given.data_dir)]
+    words = {
+        "overhead": [*source, "--target", sample],
+        "uncertainty": ["--runs", str(given.runs / name), *stores, *data],
+        "stream": ["--runs", str(given.runs / name), *data],
+        "shares": ["--runs", str(given.runs), *stores, "--unit", f"{given.unit:g}"],
+    }
+    if scripts[name](["--out", str(given.out), *words[name]]):
         raise UserError(f"{name}: failed, see above")
 
 

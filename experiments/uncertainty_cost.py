@@ -96,8 +96,8 @@ def _ways(session: Session) -> dict[str, Way]:
 
     def dropped(pieces: int) -> Callable[..., jax.Array]:
         return jax.jit(
-            lambda p, tokens, key: information(
-                parts.logits, p, tokens, key, PASSES, pieces
+            lambda p, tokens, seed: information(
+                parts.logits, p, tokens, jax.random.key(seed), PASSES, pieces
             ).mean(1)
         )
 
@@ -107,12 +107,12 @@ def _ways(session: Session) -> dict[str, Way]:
     taken = {
         k.removeprefix("taken/"): int(v.sum()) for k, v in told.items() if "/" in k
     }
-    one, key = batches[0], jax.random.key(0)
+    one, seed = batches[0], jnp.int32(0)
     ways = {
         "laplace": Way(observe, given, CALLS, taken),
         "laplace with a pass": Way(jax.jit(forwarded), (params, first, one), 1, {}),
-        "mc_dropout": Way(dropped(1), (params, one.tokens, key), 1, {}),
+        "mc_dropout": Way(dropped(1), (params, one.tokens, seed), 1, {}),
     }
     rows = one.tokens.shape[0]
-    each = Way(dropped(rows), (params, one.tokens, key), 1, {})
+    each = Way(dropped(rows), (params, one.tokens, seed), 1, {})
     return ways | {"mc_dropout, row by row": each}

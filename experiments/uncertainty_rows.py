@@ -10,12 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.uncertainty_calibration import (
+    calibration,
+    in_pieces,
+    judged,
+    reliability_rows,
+)
 from experiments.uncertainty_methods import Method
 from experiments.uncertainty_texts import NATURAL, SHUFFLED, unseen
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.work import Cost
 from uets_jax.types import Batch, Stats
-from uets_jax.uncertainty.calibration import auroc, ece, spearman
+from uets_jax.uncertainty.calibration import auroc, spearman
 
 Row = dict[str, Any]
 Values = dict[str, dict[str, np.ndarray]]  # by score, by kind of text
@@ -30,7 +36,7 @@ def uncertainty_rows(
     rows: int = 32,
     clock: Callable[..., float] | None = None,
 ) -> list[Row]:
-    """A row for each score of each method.
+    """A row for each score of each method, then those of the reliability diagrams.
 
     Args:
       ways: the first one is a plain forward pass; the references are among them.
@@ -44,7 +50,8 @@ def uncertainty_rows(
         natural ones and, `_all`, of all kinds. auroc_*: a kind against natural windows.
       ece_*, nll_* (nats): per token, of the method's predictive, in the row of its
         first score. flops_per_token, seconds (per 1,000 windows): of the scores;
-        extra_*: beyond a plain forward pass that is made anyhow.
+        extra_*: beyond a plain forward pass that is made anyhow. At the end, see
+        `reliability_rows`.
     """
     values = [scored(way, windows, rows) for way in ways]
     batch = jax.tree.map(lambda x: jnp.asarray(x[:rows]), windows[NATURAL])
@@ -53,15 +60,17 @@ def uncertainty_rows(
         name: next(v["bald"] for w, v in zip(ways, values, strict=True) if w.name == of)
         for name, of in REFERENCES.items()
     }
-    found = []
+    found, diagrams = [], []
     for way, mine, spent in zip(ways, values, costs, strict=True):
-        quality = calibration(way, windows, rows)
+        told = judged(way, windows, rows)
+        quality, diagram = calibration(told), reliability_rows(way, told)
+        diagrams += diagram
         for place, (score, by_kind) in enumerate(mine.items()):
             row: Row = {"method": way.name, "score": score, "features": way.features}
             row |= agreement(by_kind, references) | detection(by_kind)
             row |= dict.fromkeys(quality) if place else quality
             found.append(row | spent)
-    return found
+    return found + diagrams
 
 
 def scored(way: Method, windows: dict[str, Batch], rows: int) -> Values:
@@ -77,45 +86,6 @@ def scored(way: Method, windows: dict[str, Batch], rows: int) -> Values:
         for score, values in in_pieces(mean, way.arrays, batch, rows).items():
             found.setdefault(score, {})[kind] = values
     return found
-
-
-def in_pieces(
-    function: Callable[..., Any], arrays: Any, batch: Batch, rows: int
-) -> dict[str, np.ndarray]:
-    """A jitted function of (arrays, windows, seed) on all, some rows at a time."""
-    total, parts = len(batch.ids), []
-    for i, start in enumerate(range(0, total, rows)):
-        place = np.arange(start, start + rows) % total  # the last piece is filled up
-        piece = jax.tree.map(lambda x, p=place: x[p], batch)
-        out = jax.tree.map(np.asarray, function(arrays, piece, i))
-        parts.append(jax.tree.map(lambda x, n=total - start: x[:n], out))
-    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
-
-
-def calibration(way: Method, windows: dict[str, Batch], rows: int) -> Row:
-    """ECE and NLL per token on target text, on unseen domains and on shuffled text."""
-    groups = {"target": [NATURAL], "unseen": unseen([*windows]), "shuffled": SHUFFLED}
-    names = [f"{m}_{group}" for m in ("ece", "nll") for group in groups]
-    predict = way.probabilities
-    if predict is None:
-        return dict.fromkeys(names)
-
-    @jax.jit
-    def judge(arrays: Any, batch: Batch, seed: Any) -> dict[str, Any]:
-        p = predict(arrays, batch, jax.random.key(seed))
-        chance = jnp.take_along_axis(p, batch.targets[..., None], -1)[..., 0]
-        right = p.argmax(-1) == batch.targets
-        surprise = -jnp.log(jnp.maximum(chance, 1e-30))
-        return {"confidence": p.max(-1), "right": right, "nats": surprise}
-
-    seen = {k: in_pieces(judge, way.arrays, b, rows) for k, b in windows.items()}
-    found: Row = {}
-    for group, kinds in groups.items():
-        parts = [seen[kind] for kind in kinds]
-        told = jax.tree.map(lambda *x: np.concatenate(x).ravel(), *parts)
-        found[f"ece_{group}"] = ece(told["confidence"], told["right"])
-        found[f"nll_{group}"] = float(told["nats"].mean())
-    return {name: found[name] for name in names}
 
 
 def agreement(values: dict[str, np.ndarray], references: Values) -> Row:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import typing
 
 import pytest
@@ -30,6 +31,7 @@ def changed(path: str, value) -> ExperimentConfig:
 
 
 NUMBERS = numbers(ExperimentConfig)
+AQL = {"method": "aql"}
 
 
 def test_validate_returns_its_argument():
@@ -42,12 +44,16 @@ LEAST = {
     "model.head_dim model.hidden model.head_chunks train.steps train.batch "
     "train.microbatches "
     "train.keep train.bad_steps train.log_every train.sample_tokens train.mesh.fsdp "
-    "train.mesh.tensor",
+    "train.mesh.tensor select.candidates select.run select.buffer "
+    "curriculum.candidates",
     0: "model.vocab model.softcap model.memory_rows data.length optim.learning_rate "
     "optim.weight_decay optim.warmup optim.decay optim.floor optim.clip optim.eps "
     "optim.adam_ratio train.seed train.eval_every train.eval_tokens "
     "train.checkpoint_every train.spike train.watchdog train.samples "
-    "train.mesh.data",
+    "train.mesh.data select.knobs.temperature select.knobs.final_temperature "
+    "select.knobs.anneal select.knobs.novelty select.knobs.staleness "
+    "select.knobs.ratio select.knobs.floor curriculum.start curriculum.until",
+    -100: "select.knobs.natural select.knobs.progress select.knobs.uncertainty",
 }
 BOUNDS = [(path, low) for low, paths in LEAST.items() for path in paths.split()]
 SHARES = [
@@ -69,6 +75,23 @@ def test_numbers_have_bounds(path, low):
             validate(changed(path, hint(value)))
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "optim.decay",
+        "optim.floor",
+        "select.knobs.ratio",
+        "select.knobs.floor",
+        "curriculum.start",
+        "curriculum.until",
+    ],
+)
+def test_parts_of_a_whole_are_at_most_one(path):
+    validate(changed(path, 1.0))
+    with pytest.raises(UserError, match=rf"{path}: must be at most 1, got 1\.01"):
+        validate(changed(path, 1.01))
+
+
 @pytest.mark.parametrize("path", SHARES)
 def test_shares_are_below_one(path):
     validate(changed(path, 0.0))
@@ -84,18 +107,39 @@ def test_every_number_has_a_bound():
 @pytest.mark.parametrize(
     ("values", "culprit"),
     [
-        ({"optim": {"decay": 1.1}}, "optim.decay"),
-        ({"optim": {"floor": 1.1}}, "optim.floor"),
         ({"model": {"kv_heads": 3}}, "model.kv_heads"),
         ({"model": {"kv_heads": 8}}, "model.kv_heads"),
         ({"model": {"head_dim": 33}}, "model.head_dim"),
         ({"data": {"length": 129}}, "data.length"),
         ({"model": {"mask_documents": True, "attention": "cudnn"}}, "model.attention"),
         ({"train": {"batch": 32, "microbatches": 5}}, "train.microbatches"),
+        ({"select": AQL | {"run": 7}}, "select.run: 7 does not divide the 512"),
+        ({"select": AQL | {"buffer": 31}}, "select.buffer: 31 rows hold no batch"),
+        ({"select": AQL | {"mode": "target"}}, "select.target: empty"),
+        ({"select": AQL | {"buckets": False}}, "select.policy: needs select.buckets"),
+        ({"select": AQL | {"candidates": 1}}, "select.candidates: 1 leaves nothing"),
+        ({"select": {"method": "rho"}}, "select.reference: empty"),
+        ({"select": {"method": "mc_dropout"}}, "model.dropout: 0"),
+        ({"select": {"method": "loss", "candidates": 1}}, "select.candidates: 1"),
+        (
+            {"select": {"method": "loss"}, "curriculum": {"difficulty": "rarity"}},
+            "curriculum.difficulty: method loss takes none",
+        ),
+        *(
+            ({"select": AQL, "curriculum": {"difficulty": name}}, f": {name} needs")
+            for name in ("loss", "entropy", "progress")
+        ),
+        (
+            {
+                "select": AQL | {"mode": "pool"},
+                "curriculum": {"difficulty": "rarity"},
+            },
+            "curriculum.difficulty: mode 'pool' bars nothing",
+        ),
     ],
 )
 def test_values_that_contradict_each_other_are_named(values, culprit):
-    with pytest.raises(UserError, match=culprit):
+    with pytest.raises(UserError, match=re.escape(culprit)):
         validate(replace_from_dict(DEFAULT, values))
 
 
@@ -108,6 +152,15 @@ def test_values_that_contradict_each_other_are_named(values, culprit):
         {"model": {"mask_documents": True, "attention": "xla"}},
         {"train": {"seed": 2**31 - 1}},
         {"optim": {"floor": 1.0, "decay": 1.0, "clip": 0.0}},
+        {"select": AQL | {"buffer": 32, "run": 512}},
+        {"select": AQL | {"mode": "target", "target": "files:x"}},
+        {"select": AQL | {"mode": "pool", "candidates": 1, "run": 1}},
+        {"select": AQL | {"policy": False, "buckets": False}},
+        {"select": AQL, "curriculum": {"difficulty": "surprisal"}},
+        {"select": {"run": 7, "buffer": 1, "mode": "target"}},
+        {"curriculum": {"difficulty": "progress"}},
+        {"model": {"dropout": 0.1}, "select": {"method": "mc_dropout"}},
+        {"select": {"method": "rho", "reference": "x.npy"}},
     ],
 )
 def test_the_edge_of_what_is_allowed_is_allowed(values):

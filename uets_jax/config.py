@@ -124,8 +124,10 @@ class KnobsConfig:
     """And from `anneal` on."""
     anneal: float = 0.7
     """Share of the steps at which the temperature has come down."""
-    novelty: float = 6.0
+    novelty: float = 10.0
     """Taken off the score of a window whose n-grams have all been trained on."""
+    copied: float = 0.5
+    """Share of n-grams trained on from which a window counts as a copy."""
     natural: float = -1.0
     """Windows whose naturalness is below come last."""
     progress: float = 0.0
@@ -175,9 +177,11 @@ class SelectConfig:
     features: Literal["embedding", "final"] = "final"
     """Whose uncertainty scores a candidate: of its mean embedding, or of the last
     layer's features, by the record of its bucket."""
-    policy: bool = True
-    """Let a bandit choose temperature and weights, and switch scoring off where it
-    does not pay."""
+    policy: bool = False
+    """Let a bandit choose temperature and weights."""
+    switch: bool = False
+    """Stop scoring, for some hundred steps at a time, where what is drawn has hardly
+    more learning progress than what is offered."""
     knobs: KnobsConfig = KnobsConfig()
 
 

@@ -37,6 +37,7 @@ LEAST: dict[str, int] = {
     "select.knobs.final_temperature": 0,
     "select.knobs.anneal": 0,
     "select.knobs.novelty": 0,
+    "select.knobs.copied": 0,
     "select.knobs.natural": -100,
     "select.knobs.progress": -100,
     "select.knobs.uncertainty": -100,
@@ -69,6 +70,7 @@ AT_MOST_ONE = (
     "optim.decay",
     "optim.floor",
     "select.knobs.ratio",
+    "select.knobs.copied",
     "select.knobs.floor",
     "curriculum.start",
     "curriculum.until",
@@ -145,8 +147,11 @@ def _choices(config: ExperimentConfig) -> Iterator[str]:
             yield f"select.buffer: {s.buffer} rows hold no batch of {batch}"
         if s.mode == "target" and not s.target:
             yield "select.target: empty; mode 'target' needs a sample of target text"
-        if s.policy and not s.buckets:
-            yield "select.policy: needs select.buckets"
+        for name in ("policy", "switch"):
+            if getattr(s, name) and not s.buckets:
+                yield f"select.{name}: needs select.buckets"
+        if s.switch and s.mode == "pool":
+            yield "select.switch: not in mode 'pool', whose scores cost nothing"
     if s.method == "rho" and not s.reference:
         yield "select.reference: empty; method 'rho' needs a reference's losses"
     if s.method == "mc_dropout" and not config.model.dropout:
@@ -157,6 +162,11 @@ def _choices(config: ExperimentConfig) -> Iterator[str]:
         yield (
             f"curriculum.difficulty: {c.difficulty} needs select.method none; with aql "
             "take one that is read off the text"
+        )
+    if s.method == "aql" and s.mode == "pool" and c.difficulty != "none":
+        yield (
+            "curriculum.difficulty: mode 'pool' bars nothing; take difficulty none or "
+            "mode 'blind'"
         )
     if s.method != "none" and s.mode != "pool" and s.candidates < 2:
         yield "select.candidates: 1 leaves nothing to choose; give 2 or more"

@@ -85,6 +85,44 @@ def test_epochs_are_permutations_that_batches_straddle(batch, epoch, seed):
     assert sorted(order) == list(range(windows.count))
 
 
+@given(
+    st.integers(1, 6), st.integers(1, 5), st.integers(0, 9), st.integers(0, 2**31 - 1)
+)
+def test_pieces_stay_together_and_an_epoch_offers_every_window(
+    piece, pieces, epoch, seed
+):
+    windows = make(piece * pieces, seed, piece=piece)
+    size = -(-windows.count // piece)  # pieces of an epoch
+    first, last = epoch * size, (epoch + 1) * size
+    steps = range(first // pieces, -(-last // pieces))
+    order = np.concatenate([windows.order(step) for step in steps])
+    order = order[(first - steps.start * pieces) * piece :][: size * piece]
+    starts = order.reshape(size, piece)
+    np.testing.assert_array_equal(starts, starts[:, :1] + np.arange(piece))
+    ids, times = np.unique(order, return_counts=True)
+    assert ids.tolist() == list(range(windows.count))
+    overlap = size * piece - windows.count  # of the last piece and the one before it
+    begin = windows.count - piece
+    twice = list(range(begin, begin + overlap))
+    assert ids[times == 2].tolist() == twice
+    assert times.max() <= 2
+
+
+def test_pieces_of_one_window_are_single_windows():
+    for step in range(20):
+        plain, pieces = make(9), make(9, piece=1)
+        np.testing.assert_array_equal(plain.order(step), pieces.order(step))
+    shuffled = np.concatenate([make(9).order(step) for step in range(7)])
+    assert np.abs(np.diff(shuffled)).mean() > 10
+
+
+def test_processes_share_whole_pieces():
+    whole = make(12, piece=3)[5]
+    parts = [make(12, piece=3, process_index=i, process_count=2)[5] for i in (0, 1)]
+    np.testing.assert_array_equal(whole.ids, np.concatenate([p.ids for p in parts]))
+    assert all((np.diff(p.ids.reshape(-1, 3)) == 1).all() for p in parts)
+
+
 def test_order_depends_on_seed_and_epoch_alone():
     order = lambda windows, step: windows.order(step).tolist()
     assert order(make(9), 3) == order(make(9), 3)
@@ -143,6 +181,8 @@ def test_a_process_reads_only_its_own_share():
         ({"batch": 64}, "63 windows of 16 tokens, fewer than train.batch = 64"),
         ({"process_count": 3}, "8 can't be shared by 3"),
         ({"process_index": 1}, "process 1 of 1"),
+        ({"piece": 3}, "8 can't be shared by 1 processes in pieces of 3"),
+        ({"piece": 4, "process_count": 4}, "by 4 processes in pieces of 4"),
         ({"tokens": TOKENS[:1], "batch": 1}, "0 windows"),
     ],
 )

@@ -129,11 +129,12 @@ def test_growth_is_counted_from_the_end_of_the_warm_up():
 
 def test_tables_come_back_as_they_were_fitted(done):
     store = open_store(done / "store")
-    words = {"runs": done, "data_dir": done, "text_bytes": 1.0, "ids_bytes": 1.0}
-    sizes = {"vocab": 270, "length": 16, "batch": 2, "candidates": 8, "buffer": 16}
-    options = aql_stream.Options(**words, **sizes, pools=4, samples=20)
-    found = aql_stream._read_tables(options, "target", store)
+    options = aql_stream.Options(done, done, 1.0, 1.0, 270, 16, 2, 8, 16, 4, 20)
+    found, blind = (
+        aql_stream._read_tables(options, mode, store) for mode in ("target", "blind")
+    )
     assert isinstance(found, Assets)
+    assert found.text is not None
     assert int(found.text.eot) == store.tokenizer.eot
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
-    assert aql_stream._read_tables(options, "blind", store).text.lexical is None
+    assert blind.text.lexical is None

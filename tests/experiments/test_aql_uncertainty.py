@@ -109,8 +109,12 @@ def test_the_table_has_a_row_for_each_score(small, folders, tmp_path, capsys):
     words += ["--out", str(tmp_path / "out")]
     assert main(words) == 0
     record = json.loads((tmp_path / "out" / "aql.uncertainty.json").read_text())
-    rows = {(r["method"], r["features"], r["score"]): r for r in record["rows"]}
-    assert len(rows) == len(record["rows"]) == 12
+    diagrams = [r for r in record["rows"] if r["score"] == "reliability"]
+    scores = [r for r in record["rows"] if r not in diagrams]
+    rows = {(r["method"], r["features"], r["score"]): r for r in scores}
+    assert len(rows) == len(scores) == 12
+    predictive = {"softmax", "laplace", "mc_dropout", "ensemble"}
+    assert {r["method"] for r in diagrams} == predictive
     assert set(record["config"]) == {"plain", "dropout", "member1", "member2"}
     drawn, lever = rows["mc_dropout", "", "bald"], rows["laplace", "final", "bald"]
     forward = rows["softmax", "", "loss"]

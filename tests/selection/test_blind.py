@@ -16,6 +16,7 @@ from uets_jax.selection.blind import (
     fit_blind,
     operations,
     order_gain,
+    order_terms,
     score_documents,
 )
 
@@ -122,6 +123,58 @@ def test_rows_gain_as_documents_whatever_the_padding(counted):
         ids, mask = rows(documents, length, fill)
         gains = compiled(state, ids, mask, counted)
         np.testing.assert_allclose(gains, expected, rtol=1e-4, atol=1e-5)
+
+
+def distinct(texts: list[np.ndarray]) -> list[np.ndarray]:
+    """The texts in which no pair of tokens comes twice, nor a word after itself."""
+    pairs = lambda ids: [*zip(ids[:-1], ids[1:], strict=True)]
+    words = lambda text: [w for w in text.tolist() if STARTS[w]]
+    once = lambda text: len(set(pairs(text.tolist()))) == len(text) - 1
+    return [t for t in texts if once(t) and all(a != b for a, b in pairs(words(t)))]
+
+
+def test_terms_are_the_gain_where_no_context_repeats():
+    """But for a text's first place: its control was counted nowhere in the text, and
+    is lowered by 1 all the same."""
+    short = [text[:9] for text in POOL]
+    state, texts = fit_blind(short, STARTS, CONFIG), distinct(short)
+    assert len(texts) > 40
+    ids, mask = rows(texts, 9)
+    gains, used = order_terms(state, ids, jnp.zeros_like(ids), CONFIG)
+    assert used.sum() > 100
+    assert not gains[~used].any()
+    seen = Counter(c for text in short for c, _, _ in marks(text))
+    first = [[seen[b] for _, _, b in marks(text)[:1]] for text in texts]
+    less = [sum(math.log((max(w - 1, 0) + 2.0) / (w + 2.0)) for w in f) for f in first]
+    found = (gains.sum(1) - jnp.asarray(less)) / jnp.maximum(used.sum(1), 1)
+    expected = compiled(state, ids, mask, True)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_terms_keep_the_texts_of_a_row_apart():
+    state = fit_blind(POOL, STARTS, CONFIG)
+    rng = np.random.default_rng(5)
+    parts = [rng.integers(0, VOCAB, n) for n in (11, 1, 2, 17)]
+    row, text = np.concatenate(parts)[None], np.repeat(range(4), (11, 1, 2, 17))[None]
+    gains, used = order_terms(state, jnp.asarray(row, jnp.int32), jnp.asarray(text))
+    ends = np.cumsum([len(part) for part in parts])
+    for part, end in zip(parts, ends, strict=True):
+        ids = jnp.asarray(part[None], jnp.int32)
+        alone, counts = order_terms(state, ids, jnp.zeros_like(ids))
+        here = slice(end - len(part), end)
+        np.testing.assert_array_equal(used[0, here], counts[0])
+        np.testing.assert_allclose(gains[0, here], alone[0], rtol=1e-5, atol=1e-6)
+
+
+def test_terms_take_out_the_place_itself():
+    once = [np.arange(12)]  # everything in it was seen here alone
+    state = fit_blind(once, ALL, CONFIG)
+    ids = jnp.arange(12)[None]
+    gains, used = order_terms(state, ids, jnp.zeros_like(ids), CONFIG)
+    assert used[0].tolist() == [False] * 3 + [True] * 9
+    # context and pair less one: kappa / kappa; the control's context was seen once
+    expected = -math.log(2.0 / (2.0 + 1.0 - 1.0))
+    np.testing.assert_allclose(gains[0][used[0]], expected, atol=1e-6)
 
 
 def test_compiled_or_not_it_is_the_same():

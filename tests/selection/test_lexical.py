@@ -16,6 +16,7 @@ from uets_jax.selection.lexical import (
     count,
     fit,
     lex_score,
+    lex_terms,
     operations,
     score_documents,
 )
@@ -78,6 +79,36 @@ def test_a_hole_in_the_mask_cuts_a_row_in_two():
     parts = [np.array([1, 2, 3]), np.array([4, 5, 6])]
     expected = score_documents(state, parts, CONFIG).mean()
     assert compiled(state, ids, ids != 99)[0] == pytest.approx(expected)
+
+
+def test_terms_add_up_to_the_score():
+    state = fit(TARGET, POOL, CONFIG)
+    ids, mask = rows(POOL, 41, 7)
+    terms = lambda i, t: lex_terms(state, i, t, CONFIG)
+    total, number = jax.jit(terms)(ids, jnp.where(mask, 3, -1))
+    assert total.shape == number.shape == ids.shape
+    assert number.sum(1).tolist() == [len(grams(text)) for text in POOL]
+    expected = score_documents(state, POOL, CONFIG)
+    np.testing.assert_allclose(total.sum(1) / number.sum(1), expected, rtol=1e-5)
+    assert not total[~mask].any()
+
+
+def test_a_term_stands_where_its_ngrams_begin_and_none_spans_two_texts():
+    state = fit(TARGET, POOL, CONFIG)
+    rng = np.random.default_rng(3)
+    row = rng.integers(0, 20, 24)
+    texts = np.repeat([0, 1, 2, 5], [6, 2, 1, 15])
+    total, number = lex_terms(
+        state, jnp.asarray(row[None], jnp.int32), jnp.asarray(texts[None]), CONFIG
+    )
+    ratio = lambda gram: lex_terms(
+        state, jnp.asarray([gram], jnp.int32), jnp.zeros((1, len(gram)), int), CONFIG
+    )[0][0]
+    for place in range(24):
+        own = row[place:][texts[place:] == texts[place]]
+        assert number[0, place] == min(3, len(own))
+        alone = ratio(own[:3].tolist())[0]  # of one, two and three tokens
+        np.testing.assert_allclose(total[0, place], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_what_nobody_has_seen_is_neutral_and_so_is_too_little_text():

@@ -151,8 +151,8 @@ class Killed(BaseException):
 def test_a_killed_run_resumes_bit_identical(last, whole, config, tmp_path, monkeypatch):
     real, out = loop.executable, tmp_path / "run"
 
-    def dying(program, mesh, config):
-        step = real(program, mesh, config)
+    def dying(*given):
+        step = real(*given)
 
         def once(state, pool, assets):
             if int(state.step) == last:
@@ -274,7 +274,7 @@ def test_a_last_update_that_diverges_is_no_finished_run(config, tmp_path):
 def test_a_run_whose_first_step_fails_leaves_its_folder_free(
     config, tmp_path, monkeypatch
 ):
-    def broken(program, mesh, config):
+    def broken(*given):
         raise UserError("no compiler")
 
     with monkeypatch.context() as patch:

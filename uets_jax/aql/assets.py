@@ -28,6 +28,7 @@ class Knobs(NamedTuple):
     final_temperature: Float[Array, ""]
     anneal: Float[Array, ""]
     novelty: Float[Array, ""]
+    copied: Float[Array, ""]
     natural: Float[Array, ""]
     progress: Float[Array, ""]
     uncertainty: Float[Array, ""]
@@ -80,6 +81,15 @@ class Assets(NamedTuple):
 def knobs(config: KnobsConfig) -> Knobs:
     """As arrays."""
     return Knobs(*(jnp.float32(getattr(config, name)) for name in Knobs._fields))
+
+
+def split(tokens: np.ndarray, eot: int) -> list[np.ndarray]:
+    """The documents of a flat text, less their separators; none is empty."""
+    tokens = np.asarray(tokens).astype(np.int32)
+    starts = np.flatnonzero(tokens == eot)
+    inner = starts[starts > 0]
+    parts = [part[part != eot] for part in np.split(tokens, inner)]
+    return [part for part in parts if len(part)]
 
 
 def word_starts(pieces: Sequence[bytes]) -> np.ndarray:

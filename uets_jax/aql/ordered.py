@@ -50,7 +50,7 @@ def ordered(
     """
     pace, gains = pacing.pacing(config.pacing), progress.learning_progress(BINS)
     learned = config.difficulty == "progress"
-    ranked = difficulty.running_ranks(RECENT)
+    ranked = difficulty.running_ranks(max(RECENT, batch * config.candidates))
 
     def init(params: Any) -> OrderedState:
         by_product = score is not None or learned

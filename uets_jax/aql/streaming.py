@@ -10,7 +10,7 @@ Who decides what, in this order (the conflict rule):
 2. The curriculum bars: what is harder than the pace admits comes behind what is not,
    and before what is unnatural. It orders nothing within.
 3. Selection orders what is left, in deviations of the score:
-       quality - novelty * (share of n-grams trained on before)
+       quality - novelty * (share of n-grams trained on before, beyond `copied`)
                + progress * (learning progress of the bucket)
                + uncertainty * (Laplace uncertainty) - staleness * age.
 4. The draw adds Gumbel noise that falls with time: broad first, the best last.
@@ -30,13 +30,17 @@ from uets_jax.aql.assets import BUCKETS, Knobs, Scale
 from uets_jax.aql.parts import Admit, Bandit, Posterior
 from uets_jax.component import Selection
 from uets_jax.config import SelectConfig
+from uets_jax.measure.scopes import branch
 from uets_jax.selection import buckets, buffer, novelty, quality, reweight
 from uets_jax.selection.buckets import BucketState
 from uets_jax.selection.buffer import BufferState
 from uets_jax.selection.novelty import NoveltyState
 from uets_jax.selection.scores import RowScores, row_scores
+from uets_jax.selection.switch import SwitchState, asks, choice_gain, switch
 from uets_jax.types import IGNORED, Batch, Metrics, Moment, Stats
 
+SWITCH = switch()
+COST = 0.01  # of scoring, as a share of a step; see results/aql.overhead.json
 UNSEEN = -1e9  # score of what is not looked at
 BARRED = 4e6  # taken off the score of what is not natural; above a curriculum's bar
 
@@ -60,6 +64,7 @@ class AqlState(NamedTuple):
 
     now:   calls so far.
     drawn: what is being trained on.
+    gain:  learning progress of what was drawn over that of what was offered.
     """
 
     now: Int[Array, ""]
@@ -69,6 +74,8 @@ class AqlState(NamedTuple):
     buckets: BucketState | None
     posterior: Any
     policy: Any
+    switch: SwitchState | None
+    gain: Float[Array, ""]
 
 
 def aql(
@@ -99,6 +106,16 @@ def falling(knobs: Knobs, progress: Array) -> Float[Array, ""]:
     return knobs.temperature + share * (knobs.final_temperature - knobs.temperature)
 
 
+def repetition(seen: Float[Array, " n"], knobs: Knobs) -> Float[Array, " n"]:
+    """What is taken off the scores of windows of which so much was trained on.
+
+    Nothing up to the share `copied`: pages that are filled in after one form have many
+    n-grams in common and are no copies.
+    """
+    beyond = jnp.maximum(seen - knobs.copied, 0.0)
+    return knobs.novelty * beyond / jnp.maximum(1.0 - knobs.copied, 1e-6)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Parts:
     """The three functions of a selection, over what is on."""
@@ -121,6 +138,8 @@ class _Parts:
             buckets=buckets.init(BUCKETS) if c.buckets else None,
             posterior=self.posterior and self.posterior.init(params),
             policy=self.bandit and self.bandit.init(params),
+            switch=SWITCH.init(params) if c.switch else None,
+            gain=jnp.ones(()),
         )
 
     def choose(
@@ -130,14 +149,15 @@ class _Parts:
         knobs = moment.assets.knobs
         if self.bandit is not None:
             knobs = self.bandit.knobs(state.policy, knobs)
-        rows = self._offer(state, pool, moment, knobs)
+        rows, told = self._rows(state, pool, moment, knobs)
         temperature = falling(knobs, moment.progress)
         if self.config.mode == "pool":
             drawn, weights = _unbiased(rows, self.batch, temperature, knobs, moment.key)
-            told, left = {"select_weight": weights.max()}, state.buffer
+            told |= {"select_weight": weights.max()}
+            left = state.buffer
         else:
-            drawn, told, left = self._draw(state, rows, temperature, knobs, moment.key)
-            weights = None
+            drawn, seen, left = self._draw(state, rows, temperature, knobs, moment.key)
+            weights, told = None, told | seen
         batch, memory = drawn.batch, state.novelty
         if memory is not None:
             memory = novelty.remember(memory, batch.tokens, batch.targets != IGNORED)
@@ -146,7 +166,8 @@ class _Parts:
             "select_seen": drawn.seen.mean(),
             "select_barred": (rows.merit < -BARRED / 2).mean(),
         }
-        after = state._replace(buffer=left, drawn=drawn, novelty=memory)
+        gain = self._gain(state, drawn, rows)
+        after = state._replace(buffer=left, drawn=drawn, novelty=memory, gain=gain)
         return batch, weights, metrics | told, after
 
     def observe(
@@ -175,12 +196,40 @@ class _Parts:
         if state.buckets is not None:
             records = buckets.update(state.buckets, state.drawn.bucket, scores)
             after = after._replace(buckets=records)
+        if state.switch is not None:
+            _, turned = SWITCH.apply(state.switch, state.gain, COST)
+            metrics |= {"select_gain": state.gain}
+            after = after._replace(switch=turned)
         if self.bandit is not None:
             value = self._gained(state, scores)
             told, policy = self.bandit.update(state.policy, value, moment.key)
             metrics |= told
             after = after._replace(policy=policy)
         return metrics, after
+
+    def _rows(
+        self, state: AqlState, pool: Batch, moment: Moment, knobs: Knobs
+    ) -> tuple[Offered, Metrics]:
+        """The fresh windows, scored unless that was found not to pay."""
+        if state.switch is None:
+            return self._offer(state, pool, moment, knobs), {}
+        none = jnp.zeros(pool.ids.shape[0])
+        kind = none.astype(jnp.int32)
+        asked = asks(state.switch)
+        rows = branch(
+            "select_scoring",
+            asked,
+            lambda: self._offer(state, pool, moment, knobs),
+            lambda: Offered(pool, kind, none, none),
+        )
+        return rows, {"taken/select_scoring": asked.astype(jnp.int32)}
+
+    def _gain(self, state: AqlState, drawn: Offered, rows: Offered) -> Array:
+        """Learning progress of the drawn kinds of text over that of the offered."""
+        if state.switch is None or state.buckets is None:
+            return state.gain
+        gaps = jnp.maximum(buckets.progress(state.buckets), 0.0)
+        return choice_gain(gaps[drawn.bucket], gaps[rows.bucket])
 
     def _offer(
         self, state: AqlState, pool: Batch, moment: Moment, knobs: Knobs
@@ -230,7 +279,7 @@ class _Parts:
         """Puts the fresh rows into the buffer and takes the batch out of it."""
         aged = lambda held: buffer.aged(held, state.now, knobs.staleness)
         held = self._look_again(state, state.buffer, knobs)
-        keys = rows.merit - knobs.novelty * rows.seen
+        keys = rows.merit - repetition(rows.seen, knobs)
         full = buffer.merge(held, keys, rows, state.now, aged(held))
         drawn, left = buffer.take(
             full, self.batch, state.now, aged(full), temperature, key
@@ -252,7 +301,7 @@ class _Parts:
     ) -> BufferState:
         """The buffer, told what has been trained on since its rows came."""
         rows = held.rows._replace(seen=self._overlap(state, held.rows.batch))
-        keys = rows.merit - knobs.novelty * rows.seen
+        keys = rows.merit - repetition(rows.seen, knobs)
         keys = jnp.where(held.keys == buffer.EMPTY, buffer.EMPTY, keys)
         return held._replace(rows=rows, keys=keys)
 
@@ -269,7 +318,7 @@ def _unbiased(
     rows: Offered, batch: int, temperature: Array, knobs: Knobs, key: Key[Array, ""]
 ) -> tuple[Offered, Float[Array, " b"]]:
     """B of the rows without replacement, and the weights that undo the bias."""
-    merit = rows.merit - knobs.novelty * rows.seen
+    merit = rows.merit - repetition(rows.seen, knobs)
     chances = jnp.log(reweight.probabilities(merit, temperature, knobs.floor))
     noisy = chances + jax.random.gumbel(key, chances.shape)
     _, places = jax.lax.top_k(noisy, batch)

@@ -155,12 +155,12 @@ def score_documents(
 def operations(counted: int, scored: int, config: LexicalConfig) -> int:
     """Arithmetic operations of counting and of scoring so many tokens.
 
-    Per n-gram its hash, and 3 to count or 10 to score it: 66 and 87 per token with the
+    Per n-gram its hash, and 3 to count or 13 to score it: 66 and 96 per token with the
     default config, as the ledger counts `lex_score`. The table costs 5 per bucket.
     """
     hashes = sum(map(ngram_operations, config.orders))
     orders = len(config.orders)
-    tokens = counted * (hashes + 3 * orders) + scored * (hashes + 10 * orders)
+    tokens = counted * (hashes + 3 * orders) + scored * (hashes + 13 * orders)
     return tokens + 5 * config.buckets
 
 

@@ -1,6 +1,8 @@
 """The arrays that a run's selection reads, made from its text once per run."""
 
 import functools
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ from uets_jax.aql.assets import (
     fit_text,
     knobs,
     operations,
+    split,
     text_shapes,
     word_starts,
 )
@@ -43,9 +46,7 @@ def build_assets(config: ExperimentConfig, store: TokenStore) -> Assets | None:
     select, length = config.select, window_length(config)
     text = reference = ranks = None
     if select.method == "aql":
-        sample = select.target if select.mode == "target" else ""
-        if select.mode == "target" and not sample:
-            raise UserError("select.target: empty; mode 'target' needs a sample")
+        sample = read_sample(config)
         text = _text(store.directory, store.fingerprint, length, select.run, sample)
     if select.method == "rho":
         windows = window_count(len(store.tokens("train")), length)
@@ -54,6 +55,46 @@ def build_assets(config: ExperimentConfig, store: TokenStore) -> Assets | None:
         name = config.curriculum.difficulty
         ranks = _ranks(store.directory, store.fingerprint, length, name)
     return Assets(knobs(select.knobs), text, reference, ranks)
+
+
+def read_sample(config: ExperimentConfig) -> tuple[str, ...]:
+    """The texts of the target sample; none in another mode.
+
+    Raises:
+      UserError: a sample that is not named, missing or empty.
+    """
+    select = config.select
+    if select.method != "aql" or select.mode != "target":
+        return ()
+    if not select.target:
+        raise UserError("select.target: empty; mode 'target' needs a sample")
+    try:
+        return tuple(documents(select.target))
+    except UserError as error:
+        raise UserError(f"select.target: {error}") from None
+
+
+def inputs_sha256(config: ExperimentConfig) -> str:
+    """Of what the assets are made from beside the training text; "" without any.
+
+    Not of the assets: their last digits depend on the machine, and a run may go on
+    upon another one.
+
+    Raises:
+      UserError: a sample, or a reference, that can't be read.
+    """
+    parts = [text.encode() for text in read_sample(config)]
+    if config.select.method == "rho":
+        try:
+            parts = [Path(config.select.reference).read_bytes()]
+        except OSError as error:
+            raise _unreadable(config.select.reference, error) from None
+    digests = b"".join(hashlib.sha256(part).digest() for part in parts)
+    return hashlib.sha256(digests).hexdigest() if parts else ""
+
+
+def _unreadable(path: str, error: Exception) -> UserError:
+    return UserError(f"select.reference: {path!r}: {error}")
 
 
 def read_reference(path: str, windows: int) -> np.ndarray:
@@ -65,7 +106,7 @@ def read_reference(path: str, windows: int) -> np.ndarray:
     try:
         found = np.load(path, allow_pickle=False).astype(np.float32)
     except (OSError, ValueError) as error:
-        raise UserError(f"select.reference: {path!r}: {error}") from None
+        raise _unreadable(path, error) from None
     if found.shape != (windows,):
         raise UserError(
             f"select.reference: {path}: {found.shape} losses for {windows} windows; "
@@ -111,15 +152,14 @@ def asset_costs(config: ExperimentConfig, store: TokenStore) -> Costs:
 
 
 @functools.lru_cache(maxsize=8)
-def _text(directory: str, fingerprint: str, length: int, run: int, target: str) -> Text:
+def _text(
+    directory: str, fingerprint: str, length: int, run: int, target: tuple[str, ...]
+) -> Text:
     """Counts the beginning of the training text; kept while the process lives."""
     store = open_store(directory)
     tokenizer = store.tokenizer
-    tokens = np.asarray(store.tokens("train")[:FITTED]).astype(np.int32)
-    starts = np.flatnonzero(tokens == tokenizer.eot)
-    parts = [part[1:] for part in np.split(tokens, starts[1:])]
-    texts = [part for part in parts if len(part)]
-    sample = tokenizer.encode_batch([*documents(target)]) if target else None
+    texts = split(store.tokens("train")[:FITTED], tokenizer.eot)
+    sample = tokenizer.encode_batch(target) if target else None
     words = word_starts(tokenizer.bytes_of)
     return fit_text(texts, tokenizer.eot, words, length, run, sample)
 

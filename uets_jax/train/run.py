@@ -177,6 +177,7 @@ def _record(run: Run) -> dict[str, Any]:
         "phases": run.phases,
         "peaks": run.peaks,
         "data_sha256": store.fingerprint,
+        "assets_sha256": run.session.assets_sha256,
         "tokenizer_sha256": store.tokenizer.hash,
         "config_hash": config_hash(run.session.config),
         "overrides": run.overrides,

@@ -90,6 +90,26 @@ def check_same_data(
     return changed
 
 
+def check_same_assets(
+    root: Path, record: dict[str, Any], have: str, allow: Sequence[str] = ()
+) -> list[str]:
+    """As `check_same_run`, for the hash of what the selection was made from.
+
+    A checkpoint from before there were any has none and is not compared.
+    """
+    old = record.get("assets_sha256", have)
+    if old == have:
+        return []
+    what = "another target sample or reference"
+    if not allowed("select", allow):
+        raise UserError(
+            f"{root}: was trained with {what} ({old[:12]}, now {have[:12]}): what "
+            "select.target or select.reference reads has changed; restore it (or "
+            "resume with --allow select)"
+        )
+    return [f"{what} than before: {old[:12]}, now {have[:12]}"]
+
+
 def allowed(field: str, allow: Sequence[str]) -> bool:
     """Whether one of the words names the field or a room that it is in."""
     return any(field == word or field.startswith(word + ".") for word in allow)

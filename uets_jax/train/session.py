@@ -13,12 +13,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uets_jax.build import build, hypers
 from uets_jax.config import ExperimentConfig, candidates, piece, window_length
+from uets_jax.curriculum import length
 from uets_jax.data.folders import cache_folder
 from uets_jax.data.store import TokenStore, prepare
 from uets_jax.data.windows import Windows, sequential
 from uets_jax.errors import UserError
 from uets_jax.step import Program
-from uets_jax.train.assets import build_assets
+from uets_jax.train.assets import build_assets, inputs_sha256
 from uets_jax.train.mesh import check_rows, compile_init, make_mesh
 from uets_jax.types import Batch, Hypers, TrainState
 from uets_jax.validation import validate
@@ -73,6 +74,15 @@ class Session:
         found = build_assets(self.config, self.store)
         return jax.device_put(found, NamedSharding(self.mesh, PartitionSpec()))
 
+    @functools.cached_property
+    def assets_sha256(self) -> str:
+        """Of what the assets are made from beside the training text; may be "".
+
+        Raises:
+          UserError: for a sample or a reference that can't be read.
+        """
+        return inputs_sha256(self.config)
+
     def place_hypers(self, values: Hypers) -> Hypers:
         """Traced hyper-parameters on every device of the mesh."""
         return jax.device_put(values, NamedSharding(self.mesh, PartitionSpec()))
@@ -92,6 +102,7 @@ def open_session(
       UserError: for anything that would fail later, before anything is compiled.
     """
     validate(config)
+    check_lengths(config)
     if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
         raise UserError("model.attention: cudnn needs an NVIDIA GPU; use auto or xla")
     mesh = make_mesh(config.train.mesh)
@@ -101,8 +112,17 @@ def open_session(
     store = prepare(config.data)
     config = resolve(config, store)
     session = Session(config, store, build(config, overrides), mesh)
-    _ = session.windows, session.assets  # raise now, not at the first step
+    # raise now, not at the first step
+    _ = session.windows, session.assets, session.assets_sha256
     return session
+
+
+def check_lengths(config: ExperimentConfig) -> None:
+    """Raises `UserError` for a length warm-up that can't be read or used."""
+    try:
+        length.parse(config.curriculum.lengths, window_length(config))
+    except UserError as error:
+        raise UserError(f"curriculum.lengths: {error}") from None
 
 
 def resolve(config: ExperimentConfig, store: TokenStore) -> ExperimentConfig:

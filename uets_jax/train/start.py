@@ -25,6 +25,7 @@ from uets_jax.train.mesh import abstract_state
 from uets_jax.train.processes import agreement, alike, barrier, is_main
 from uets_jax.train.run import Position, Run
 from uets_jax.train.sameness import (
+    check_same_assets,
     check_same_data,
     check_same_overrides,
     check_same_run,
@@ -136,6 +137,7 @@ def check_alike(
     settings = flat(to_dict(session.config))
     shared = {k: v for k, v in settings.items() if k not in OWN}
     store = {"text": session.store.fingerprint, "jax": jax.__version__}
+    store["target sample or reference"] = session.assets_sha256
     how = {"--out": str(out), "--resume": resume, "--allow": sorted(allow)}
     alike({**shared, **store, **how, "overrides": overrides})
 
@@ -177,6 +179,8 @@ class Same(NamedTuple):
         store = self.session.store
         hashes = (store.tokenizer.hash, store.fingerprint)
         found = check_same_data(root, record, *hashes, self.allow)
+        made_from = self.session.assets_sha256
+        found += check_same_assets(root, record, made_from, self.allow)
         found += check_same_overrides(root, record, self.overrides, self.allow)
         self.changed.extend(found)
 
