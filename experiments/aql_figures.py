@@ -49,7 +49,9 @@ def kinds(shares: Sequence[Row]) -> list[Block]:
 
     told = Note(
         "Share of each kind of text among the windows that were trained on, in each "
-        "tenth of the run. The selection never reads what kind a window is of."
+        "tenth of the run. The selection never reads what kind a window is of. "
+        "A duplicate is as good as its original until one of the two was drawn: the "
+        "last column of the table."
     )
     draw = lambda: _legend(names) + _pair(map(of, modes))
     return [told, Picture(draw, figures=[_table(shares)])]
@@ -169,7 +171,7 @@ def calibration(rows: Sequence[Row]) -> list[Block]:
         text = "The record aql.uncertainty holds no reliability: run its script first."
         return [Note(text)]
     methods = [*dict.fromkeys(row["method"] for row in rows)]
-    names = [(WORDS.get(name, name), i) for i, name in enumerate(methods)]
+    names = [(WORDS.get(str(name), str(name)), i) for i, name in enumerate(methods)]
 
     def of(group: str) -> str:
         curves = [Series([(0.0, 0.0), (1.0, 1.0)], 6)]

@@ -124,11 +124,12 @@ def mixture_rows(found: Sequence[Runs]) -> list[dict[str, Any]]:
     if base is None or not base.seeds:
         return []
     rows = [_against(base, r) if r.seeds else _start(r) for r in here]
-    oracle = next((r for r in rows if r["arm"] == "oracle"), None)
+    ratios = {row["arm"]: row.get("tokens_ratio_uniform") for row in rows}
+    best = ratios.get("oracle")
     for row in rows:
-        mine, best = (r and r.get("tokens_ratio_uniform") for r in (row, oracle))
-        known = mine is not None and best is not None and best > 1
-        row["oracle_share"] = (mine - 1) / (best - 1) if known else None
+        mine, row["oracle_share"] = row.get("tokens_ratio_uniform"), None
+        if mine is not None and best is not None and best > 1:
+            row["oracle_share"] = (mine - 1) / (best - 1)
     return rows
 
 

@@ -54,7 +54,7 @@ def configs(tiny, text):
     own = {
         "data": {"source": f"files:{text}/*.txt", "tokenizer": "bpe:320"},
         "model": {"vocab": 0},
-        "select": {"method": "aql", "candidates": 4, "run": 4, "buffer": 64},
+        "select": {"method": "aql", "candidates": 4, "run": 4, "buffer": 64, "policy": True},
         "train": {"checkpoint_every": 3, "eval_every": 0, "samples": 0},
     }
     blind = replace_from_dict(tiny, own)

@@ -31,7 +31,7 @@ def changed(path: str, value) -> ExperimentConfig:
 
 
 NUMBERS = numbers(ExperimentConfig)
-AQL = {"method": "aql"}
+AQL = {"method": "aql", "policy": True}
 
 
 def test_validate_returns_its_argument():

@@ -71,11 +71,11 @@ TEXT = Text(
 
 
 def moment(
-    progress: float = 0.0, seed: int = 0, text: Text = TEXT, **changes
+    done: float = 0.0, seed: int = 0, text: Text = TEXT, **changes
 ) -> Moment:
     plain = {"temperature": 0.0, "final_temperature": 0.0, **changes}
     assets = Assets(knobs(KnobsConfig(**plain)), text)
-    return Moment(None, assets, jnp.float32(progress), jax.random.key(seed))
+    return Moment(None, assets, jnp.float32(done), jax.random.key(seed))
 
 
 BARE = SelectConfig(
@@ -175,12 +175,14 @@ def test_merit_and_buffer_are_an_offline_top_k_of_the_documented_score():
     part = make(novelty=True)
     state, held, seen = part.init(None), [], set()
     rng = np.random.default_rng(1)
-    settings = {"novelty": 3.0, "staleness": 0.05}
+    settings = {"novelty": 3.0, "staleness": 0.0137}
     old = None
     for step in range(25):
-        pool = rows(rng.uniform(0, 3, 10), start=10 * step)
+        pool = rows(rng.permutation(300)[:10] / 100, start=10 * step)
         if old is not None and step % 3 == 0:  # copies of earlier text, better scored
-            tokens = pool.tokens.at[:3, 1:].set(old[:3, 1:]).at[:3, 0].set(400)
+            tokens = pool.tokens.at[:3, 1:].set(old[:3, 1:]).at[:3, 0].set(
+                jnp.array([400, 401, 402])
+            )
             pool = pool._replace(tokens=tokens)
         old = pool.tokens if step % 4 == 0 or old is None else old
         tokens = np.asarray(pool.tokens)
@@ -190,7 +192,7 @@ def test_merit_and_buffer_are_an_offline_top_k_of_the_documented_score():
         def worth(one, step=step):
             _, row, merit, birth = one
             share = np.mean([gram in seen for gram in ngrams(row, 4)])
-            return merit - 3.0 * share - 0.05 * (step - birth)
+            return merit - 3.0 * share - 0.0137 * (step - birth)
 
         held = sorted(held, key=worth, reverse=True)[:12]
         ids, metrics, state = stepped(part, state, pool, moment(**settings))
@@ -211,15 +213,17 @@ def test_copies_of_what_was_trained_on_come_last():
     part = make(novelty=True)
     first = rows([3.0] * B)
     ids, metrics, state = stepped(part, part.init(None), first, moment())
-    assert ids == [0, 1, 2, 3]
+    assert sorted(ids) == [0, 1, 2, 3]
     assert float(metrics["select_seen"]) == 0.0
     fresh = rows([0.5] * 6, start=20)
     again = first._replace(ids=first.ids + 10)
     pool = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), again, fresh)
     ids, metrics, state = stepped(part, state, pool, moment())
-    assert ids == [20, 21, 22, 23]
+    assert set(ids) < {*range(20, 26)}
     ids, metrics, _ = stepped(part, state, rows([-2.9, -9.0], start=40), moment())
-    assert ids == [24, 25, 40, 10]  # 3 - 6 = -3
+    assert {*range(20, 26)} > {*ids[:2]}
+    assert ids[2] == 40  # at -2.9, before 3 - 6 = -3
+    assert ids[3] in range(10, 14)
     assert float(metrics["select_seen"]) == pytest.approx(1 / 4)
 
 
@@ -228,7 +232,7 @@ def test_a_twin_in_the_buffer_falls_behind_once_the_other_is_trained_on():
     pool = rows([3.0, 3.0, 1.0])
     pool = pool._replace(tokens=pool.tokens.at[1].set(pool.tokens[0]))
     ids, _, state = stepped(part, part.init(None), pool, moment())
-    assert ids == [0]
+    assert ids in ([0], [1])
     ids, _, state = stepped(part, state, rows([0.0], start=9), moment())
     assert ids == [2]
 
@@ -254,7 +258,7 @@ def test_an_order_that_is_not_a_number_is_no_excuse(monkeypatch):
     )
     part = make()
     pool = rows([9.0, 9.0, 1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
-    assert stepped(part, part.init(None), pool, moment())[0] == [2, 3, 4, 5]
+    assert sorted(stepped(part, part.init(None), pool, moment())[0]) == [2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(("ratio", "looked_at"), [(0.5, 8), (0.25, 4), (1.0, 16)])
@@ -356,9 +360,9 @@ def test_what_is_known_of_a_bucket_moves_its_text(knob):
     state = part.init(None)._replace(buckets=known)
     given = state, in_buckets(16)
     ids = lambda **on: part.choose(*given, moment(text=SHIFTED, **on))[0].ids.tolist()
-    assert ids(**{knob: 5.0}) == [2, 10]
-    assert ids() == [7, 15]
-    assert ids(**{knob: -5.0}) == [7, 15]
+    assert sorted(ids(**{knob: 5.0})) == [2, 10]
+    assert sorted(ids()) == [7, 15]
+    assert sorted(ids(**{knob: -5.0})) == [7, 15]
 
 
 def pool_mode():

@@ -32,7 +32,9 @@ def small(tiny, monkeypatch):
     config, made = dataclasses.replace(tiny, model=model), []
     params = jax.jit(build(config).init)(jax.random.key(1))
     draw = np.random.default_rng(0).normal  # or all losses are alike
-    params = jax.tree.map(lambda x: x + 0.1 * draw(size=x.shape).astype(x.dtype), params)
+    params = jax.tree.map(
+        lambda x: x + 0.1 * draw(size=x.shape).astype(x.dtype), params
+    )
 
     def run_job(job, runs):
         state = types.SimpleNamespace(params=params)

@@ -130,7 +130,7 @@ def test_differences_are_paired_by_seed():
     gap = np.array([0.03, 0.05])
     at = {(0.25, s): record(0.25, full.losses(0.25)[s - 1] + g)
           for s, g in zip((1, 2), gap, strict=True)}  # fmt: skip
-    part = Runs(PARTS["without bandit"], 0.01, at)
+    part = Runs(PARTS["without buffer"], 0.01, at)
     rows = paired_rows([full, part], [full.arm, part.arm], "aql_v2", 0.25)
     assert "difference_to_aql_v2" not in rows[0]
     assert rows[1]["difference_to_aql_v2"] == pytest.approx(0.04)

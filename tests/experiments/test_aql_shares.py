@@ -1,14 +1,22 @@
 import dataclasses
 import json
+from types import SimpleNamespace as Space
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import aql_shares, arms
 from experiments.aql_shares import Trail, configs, followed, main
-from uets_jax.config import CurriculumConfig, DataConfig, SelectConfig
+from uets_jax.config import CurriculumConfig, DataConfig
 from uets_jax.data.store import write_store
 from uets_jax.validation import validate
+
+
+class Number(int):
+    """A state."""
+
+    parts: dict
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +42,36 @@ def small(tiny, stores):
     return dataclasses.replace(tiny, data=data, model=model, train=train)
 
 
-def test_what_is_drawn_is_seen_after_every_step(small):
-    select = SelectConfig(method="aql", candidates=2, run=2, buffer=16, policy=False)
-    text = DataConfig(source="builtin", tokenizer="bytes")  # some order to find
-    trail = followed(dataclasses.replace(small, data=text, select=select))
-    assert trail.ids.shape == (4, 8)
-    assert trail.ids.min() >= 0
-    assert len({*trail.ids.ravel().tolist()}) == 32  # what was drawn left the buffer
-    assert [*trail.scores] == [1, 2, 4]
-    assert all(keys.shape == (16,) for keys in trail.scores.values())
+def test_what_is_drawn_is_seen_after_every_step(tiny, monkeypatch):
+    """A step that draws the windows of its number, and keeps its number as scores."""
+
+    def call(step, pool, assets):
+        assert (pool, assets) == (10 * step, "assets")
+        batch = Space(ids=jnp.arange(8) + pool)
+        keys = jnp.full(4, step + 1.0)
+        part = Space(drawn=Space(batch=batch), buffer=Space(keys=keys))
+        state = Number(step + 1)
+        state.parts = {"select": part}
+        return state, {"curriculum_stage": jnp.float32(2.0), "loss": jnp.float32(9.0)}
+
+    session = Space(
+        program=None,
+        mesh=None,
+        config=tiny,
+        assets="assets",
+        windows=range(0, 1000, 10),
+        initial_state=lambda: Number(0),
+    )
+    monkeypatch.setattr(aql_shares, "open_session", lambda config: session)
+    monkeypatch.setattr(aql_shares, "executable", lambda *given: Space(call=call))
+    monkeypatch.setattr(aql_shares, "put_batch", lambda batch, mesh: batch)
+    steps = dataclasses.replace(tiny.train, steps=100)
+    trail = followed(dataclasses.replace(tiny, train=steps))
+    assert trail.ids.tolist() == [[10 * i + j for j in range(8)] for i in range(100)]
+    assert {n: keys.tolist() for n, keys in trail.scores.items()} == {
+        n: [n] * 4 for n in (2, 50, 100)
+    }
+    assert trail.metrics == [{"curriculum_stage": 2.0}] * 100
 
 
 def test_the_stages_of_a_curriculum_are_kept(small):

@@ -245,8 +245,8 @@ class _Parts:
             kind = _bin(found, text.likeness)
         if c.natural:
             found = quality.order(text.blind, text.typical, tokens, text.eot, run)
-            deficit = jnp.maximum(knobs.natural - found, 0.0)
-            bar = jnp.where(deficit > 0, -BARRED * (1 + jnp.minimum(deficit, 9.0)), 0.0)
+            behind = -BARRED * (1 + jnp.minimum(knobs.natural - found, 9.0))
+            bar = jnp.where(found >= knobs.natural, 0.0, behind)
             if text.likeness is None or not c.lexical:
                 key += _scaled(found, text.order)
             kind = kind * (text.order.edges.shape[0] + 1) + _bin(found, text.order)
