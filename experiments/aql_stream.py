@@ -337,11 +337,13 @@ def in_process(words: Sequence[str], case: str) -> None:
         raise UserError(f"{case}: its process failed")
 
 
-def rows(options: Options, words: Sequence[str]) -> list[dict[str, Any]]:
-    """Those of all streams and modes."""
+def rows(
+    options: Options, words: Sequence[str], modes: Sequence[str] = MODES
+) -> list[dict[str, Any]]:
+    """Those of all streams in these modes."""
     prepare(options)
     found = []
-    for stream, mode in itertools.product(STREAMS, MODES):
+    for stream, mode in itertools.product(STREAMS, modes):
         path = options.runs / f"{stream}-{mode}.json"
         if not path.exists():
             in_process(words, path.stem)
@@ -365,17 +367,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--buffer", type=int, default=512)
     parser.add_argument("--pools", type=int, default=8, help="of one call")
     parser.add_argument("--samples", type=int, default=200, help="of memory")
+    parser.add_argument("--mode", choices=MODES, action="append", help="one mode")
     parser.add_argument("--case", default="", help=argparse.SUPPRESS)
     words = list(sys.argv[1:] if argv is None else argv)
     given = vars(parser.parse_args(words))
     out, case = given.pop("out"), given.pop("case")
+    modes = given.pop("mode") or MODES
     options = Options(**given)
     try:
         if case:
             run_case(options, case)
             return EXIT_OK
         sizes = {k: v for k, v in given.items() if k not in ("runs", "data_dir")}
-        found, command = rows(options, words), "python -m experiments.aql_stream"
+        found, command = rows(options, words, modes), "python -m experiments.aql_stream"
         line = " ".join([command, *words])
         print(write_record("aql.stream", found, line, sizes, NOTE, out=out))
     except ENDS as error:

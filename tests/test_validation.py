@@ -52,7 +52,8 @@ LEAST = {
     "train.checkpoint_every train.spike train.watchdog train.samples "
     "train.mesh.data select.knobs.temperature select.knobs.final_temperature "
     "select.knobs.anneal select.knobs.novelty select.knobs.staleness "
-    "select.knobs.ratio select.knobs.floor curriculum.start curriculum.until",
+    "select.knobs.ratio select.knobs.floor select.knobs.copied "
+    "curriculum.start curriculum.until",
     -100: "select.knobs.natural select.knobs.progress select.knobs.uncertainty",
 }
 BOUNDS = [(path, low) for low, paths in LEAST.items() for path in paths.split()]
@@ -82,6 +83,7 @@ def test_numbers_have_bounds(path, low):
         "optim.floor",
         "select.knobs.ratio",
         "select.knobs.floor",
+        "select.knobs.copied",
         "curriculum.start",
         "curriculum.until",
     ],
@@ -117,6 +119,11 @@ def test_every_number_has_a_bound():
         ({"select": AQL | {"buffer": 31}}, "select.buffer: 31 rows hold no batch"),
         ({"select": AQL | {"mode": "target"}}, "select.target: empty"),
         ({"select": AQL | {"buckets": False}}, "select.policy: needs select.buckets"),
+        (
+            {"select": {"method": "aql", "switch": True, "buckets": False}},
+            "select.switch: needs select.buckets",
+        ),
+        ({"select": AQL | {"switch": True, "mode": "pool"}}, "select.switch: not in"),
         ({"select": AQL | {"candidates": 1}}, "select.candidates: 1 leaves nothing"),
         ({"select": {"method": "rho"}}, "select.reference: empty"),
         ({"select": {"method": "mc_dropout"}}, "model.dropout: 0"),

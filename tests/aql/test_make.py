@@ -19,7 +19,9 @@ from uets_jax.config import (
 from uets_jax.step import train_step
 from uets_jax.types import Batch
 
-AQL = {"select": {"method": "aql", "candidates": 2, "run": 2, "buffer": 16, "policy": True}}
+AQL = {
+    "select": {"method": "aql", "candidates": 2, "run": 2, "buffer": 16, "policy": True}
+}
 RARITY = {"curriculum": {"difficulty": "rarity", "candidates": 2}}
 
 

@@ -15,6 +15,7 @@ from uets_jax.aql.parts import Bandit
 from uets_jax.aql.streaming import BARRED, UNSEEN, aql, falling
 from uets_jax.component import Selection
 from uets_jax.config import KnobsConfig, SelectConfig
+from uets_jax.measure.jaxpr import count
 from uets_jax.selection import buckets
 from uets_jax.selection.blind import BlindState
 from uets_jax.selection.lexical import LexicalState
@@ -70,10 +71,9 @@ TEXT = Text(
 )
 
 
-def moment(
-    done: float = 0.0, seed: int = 0, text: Text = TEXT, **changes
-) -> Moment:
-    plain = {"temperature": 0.0, "final_temperature": 0.0, **changes}
+def moment(done: float = 0.0, seed: int = 0, text: Text = TEXT, **changes) -> Moment:
+    plain = {"temperature": 0.0, "final_temperature": 0.0, "novelty": 6.0}
+    plain |= {"copied": 0.0, **changes}
     assets = Assets(knobs(KnobsConfig(**plain)), text)
     return Moment(None, assets, jnp.float32(done), jax.random.key(seed))
 
@@ -175,13 +175,16 @@ def test_merit_and_buffer_are_an_offline_top_k_of_the_documented_score():
     part = make(novelty=True)
     state, held, seen = part.init(None), [], set()
     rng = np.random.default_rng(1)
-    settings = {"novelty": 3.0, "staleness": 0.0137}
+    settings = {"novelty": 3.0, "copied": 0.3, "staleness": 0.0137}
     old = None
     for step in range(25):
         pool = rows(rng.permutation(300)[:10] / 100, start=10 * step)
         if old is not None and step % 3 == 0:  # copies of earlier text, better scored
-            tokens = pool.tokens.at[:3, 1:].set(old[:3, 1:]).at[:3, 0].set(
-                jnp.array([400, 401, 402])
+            tokens = (
+                pool.tokens.at[:3, 1:]
+                .set(old[:3, 1:])
+                .at[:3, 0]
+                .set(jnp.array([400, 401, 402]))
             )
             pool = pool._replace(tokens=tokens)
         old = pool.tokens if step % 4 == 0 or old is None else old
@@ -192,7 +195,7 @@ def test_merit_and_buffer_are_an_offline_top_k_of_the_documented_score():
         def worth(one, step=step):
             _, row, merit, birth = one
             share = np.mean([gram in seen for gram in ngrams(row, 4)])
-            return merit - 3.0 * share - 0.0137 * (step - birth)
+            return merit - 3.0 * max(share - 0.3, 0.0) / 0.7 - 0.0137 * (step - birth)
 
         held = sorted(held, key=worth, reverse=True)[:12]
         ids, metrics, state = stepped(part, state, pool, moment(**settings))
@@ -421,13 +424,13 @@ def test_in_mode_pool_nothing_is_barred_and_nothing_kept():
     assert (state.buffer.keys == -jnp.inf).all()
 
 
-PARTS = ("novelty", "buckets", "posterior", "policy")
+PARTS = ("novelty", "buckets", "posterior", "policy", "switch")
 
 
 def everything(**off) -> Selection:
     posterior = None if off.get("posterior") else last_layer(WIDTH, VOCAB)
     learned = None if off.get("policy") else bandit()
-    on = {name: not off.get(name) for name in ("novelty", "buckets")}
+    on = {name: not off.get(name) for name in ("novelty", "buckets", "switch")}
     return make(
         posterior=posterior, learned=learned, uncertainty=True, policy=True, **on
     )
@@ -438,6 +441,10 @@ def test_each_part_can_be_switched_off_and_leaves_no_state(name):
     part = everything(**{name: True})
     state = part.init(None)
     off = [n for n in PARTS if getattr(state, n) is None]
+    assert (
+        "taken/select_scoring"
+        in jax.eval_shape(part.choose, state, rows([0.0] * 8), moment())[2]
+    ) == (name != "switch")
     assert off == [name]
     _, metrics, after = stepped(part, state, rows(np.linspace(0, 1, 8)), moment())
     assert getattr(after, name) is None
@@ -503,3 +510,26 @@ def test_without_a_sample_naturalness_is_the_quality():
     assert ids == [1, 3, 2, 4]
     off = make(lexical=False)
     assert stepped(off, off.init(None), pool, moment())[0] == [1, 3, 2, 4]
+
+
+def test_scoring_that_does_not_pay_is_switched_off_and_counted():
+    part = make(buckets=True, switch=True)
+    off = part.init(None)._replace(gain=jnp.zeros(()))
+    pool = rows([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], start=5)
+    counted = count(jax.make_jaxpr(part.choose)(off, pool, moment()))
+    assert [*counted.branches] == ["select_scoring"]
+    flops = lambda n: counted.total({"select_scoring": n})["forward_backward"].total
+    assert flops(1) > flops(0)
+    choose, observe = jax.jit(part.choose), jax.jit(part.observe)
+    state, asked = off, []
+    for _ in range(20):
+        batch, _, metrics, state = choose(state, pool, moment())
+        asked.append(int(metrics["taken/select_scoring"]))
+        if asked[-1]:
+            assert batch.ids.tolist() == [10, 9, 8, 7]
+        else:
+            assert not state.drawn.merit.any()
+        state = state._replace(gain=jnp.zeros(()), buffer=off.buffer)
+        told, state = observe(state, batch, losses(B), stats(B), moment())
+        assert float(told["select_gain"]) == 0.0
+    assert asked == [1] * 8 + [0] * 12  # a decision rests on eight measurements

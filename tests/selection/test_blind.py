@@ -1,5 +1,6 @@
 """Order gain: against dictionaries, and on text whose order is known."""
 
+import itertools
 import math
 from collections import Counter
 
@@ -127,7 +128,7 @@ def test_rows_gain_as_documents_whatever_the_padding(counted):
 
 def distinct(texts: list[np.ndarray]) -> list[np.ndarray]:
     """The texts in which no pair of tokens comes twice, nor a word after itself."""
-    pairs = lambda ids: [*zip(ids[:-1], ids[1:], strict=True)]
+    pairs = lambda ids: [*itertools.pairwise(ids)]
     words = lambda text: [w for w in text.tolist() if STARTS[w]]
     once = lambda text: len(set(pairs(text.tolist()))) == len(text) - 1
     return [t for t in texts if once(t) and all(a != b for a, b in pairs(words(t)))]

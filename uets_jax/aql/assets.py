@@ -1,7 +1,7 @@
 """What the selection reads beside its state: tables and numbers, made once per run."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +115,8 @@ def fit_text(
       run: windows per piece that is offered.
       target: sample of target text, if there is one.
     """
-    kept = [documents[i] for i in np.flatnonzero(dedup.deduplicate(documents).keep)]
+    keep = dedup.deduplicate(documents).keep
+    kept = [ids for ids, new in zip(documents, keep, strict=True) if new]
     counts = blind.fit_blind(kept, starts)
     some = kept[:: max(len(kept) // JUDGED, 1)]
     typical = jnp.float32(typical_gain(blind.score_documents(counts, some)))
@@ -152,11 +153,9 @@ def operations(tokens: int, documents: int, length: int, target: bool) -> int:
 
 def text_shapes(vocab: int, target: bool) -> Text:
     """Shapes of `fit_text`, for a cost estimate."""
-    number = jax.ShapeDtypeStruct((), jnp.float32)
-    scale = lambda bins: Scale(
-        number, number, jax.ShapeDtypeStruct((bins - 1,), jnp.float32)
-    )
-    f32 = lambda n: jax.ShapeDtypeStruct((n,), jnp.float32)
+    number: Any = jax.ShapeDtypeStruct((), jnp.float32)
+    f32: Any = lambda n: jax.ShapeDtypeStruct((n,), jnp.float32)
+    scale = lambda bins: Scale(number, number, f32(bins - 1))
     counted = jax.ShapeDtypeStruct((blind.BlindConfig().buckets,), jnp.int32)
     starts = jax.ShapeDtypeStruct((vocab,), jnp.bool_)
     counts = BlindState(starts, f32(vocab), counted, counted)  # pyright: ignore

@@ -197,7 +197,7 @@ class _Parts:
             records = buckets.update(state.buckets, state.drawn.bucket, scores)
             after = after._replace(buckets=records)
         if state.switch is not None:
-            _, turned = SWITCH.apply(state.switch, state.gain, COST)
+            _, turned = SWITCH.apply(state.switch, state.gain, jnp.float32(COST))
             metrics |= {"select_gain": state.gain}
             after = after._replace(switch=turned)
         if self.bandit is not None:

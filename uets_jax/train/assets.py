@@ -44,7 +44,7 @@ def build_assets(config: ExperimentConfig, store: TokenStore) -> Assets | None:
     if candidates(config) == 1:
         return None
     select, length = config.select, window_length(config)
-    text = reference = ranks = None
+    text, reference, ranks = None, None, None
     if select.method == "aql":
         sample = read_sample(config)
         text = _text(store.directory, store.fingerprint, length, select.run, sample)
@@ -54,7 +54,8 @@ def build_assets(config: ExperimentConfig, store: TokenStore) -> Assets | None:
     if config.curriculum.difficulty not in BY_PRODUCTS:
         name = config.curriculum.difficulty
         ranks = _ranks(store.directory, store.fingerprint, length, name)
-    return Assets(knobs(select.knobs), text, reference, ranks)
+    tables: Any = reference, ranks  # on the host
+    return Assets(knobs(select.knobs), text, *tables)
 
 
 def read_sample(config: ExperimentConfig) -> tuple[str, ...]:
@@ -120,13 +121,13 @@ def asset_shapes(config: ExperimentConfig, windows: int = 1 << 16) -> Assets | N
     if candidates(config) == 1:
         return None
     select = config.select
-    table = jax.ShapeDtypeStruct((windows,), np.float32)
+    table: Any = jax.ShapeDtypeStruct((windows,), np.float32)
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
     sample = select.mode == "target"
     text = text_shapes(config.model.vocab, sample) if select.method == "aql" else None
-    static: Any = config.curriculum.difficulty not in BY_PRODUCTS
+    static = config.curriculum.difficulty not in BY_PRODUCTS
     numbers = jax.tree.map(shape, jax.eval_shape(lambda: knobs(select.knobs)))
-    reference: Any = table if select.method == "rho" else None
+    reference = table if select.method == "rho" else None
     return Assets(numbers, text, reference, table if static else None)
 
 
