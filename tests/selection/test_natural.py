@@ -34,3 +34,8 @@ def test_the_gate_puts_the_unnatural_behind_in_order_of_naturalness():
     gated = gate(scores, np.array([-0.1, -0.9, -3.0, -0.5, -1.0]))
     assert np.argsort(-gated).tolist() == [0, 3, 1, 4, 2]
     np.testing.assert_array_equal(gated[[0, 1, 3]], scores[[0, 1, 3]])
+
+
+def test_one_text_without_order_does_not_hide_the_order_of_the_others():
+    gains = np.array([-2.0, *np.linspace(1.0, 2.0, 101)])
+    assert typical_gain(gains) == pytest.approx(1.505)

@@ -29,6 +29,8 @@ def typical_gain(gains: Float[np.ndarray, " n"]) -> float:
     below = gains[gains < 0]
     spread = np.sqrt(np.square(below).mean()) if below.size else 0.0
     ordered = gains[gains > 3 * spread]
+    if not ordered.size:  # one text far below 0 in clean text: as many above are noise
+        ordered = np.sort(gains[gains > 0])[below.size :]
     if not ordered.size:
         raise UserError("blind: no text is in order; check `starts` or give more text")
     return float(np.median(ordered))
