@@ -35,6 +35,7 @@ EVAL_TOKENS = 100_000  # of valid-A, while tuning
 MOST_CANDIDATES, LEAST_CANDIDATES = 16, 2
 FORWARDED = 4  # candidates per row of the arms that forward them
 MODES = ("target", "blind")
+SHARED = {"target": (0.125, 0.25, 0.5), "blind": (0.125, 0.25, 0.5, 1.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +93,13 @@ def main_arms() -> list[Arm]:
     """The table of the mixture track."""
     b3 = {"target": "b3.target.0.15", "blind": "b3.blind.0.3"}
     found = [Arm("uniform", "", "mixture", budgets=(0.5, 1.0), tuned=0.5)]
-    found += [Arm("b3", mode, b3[mode]) for mode in MODES]
+    found += [Arm("b3", mode, b3[mode], budgets=SHARED[mode]) for mode in MODES]
     rho = (("method", "rho"), ("candidates", FORWARDED))
     found.append(Arm("rho", "target", "mixture", select=rho, budgets=(0.25, 0.5)))
-    found += [Arm("aql_v2", mode, "mixture", select=AQL) for mode in MODES]
+    found += [
+        Arm("aql_v2", mode, "mixture", select=AQL, budgets=SHARED[mode])
+        for mode in MODES
+    ]
     found.append(Arm("oracle", "", "oracle.target"))
     return found
 
