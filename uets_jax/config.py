@@ -173,10 +173,7 @@ class SelectConfig:
     buckets: bool = True
     """Keep a record of loss and progress for each of 32 kinds of text."""
     uncertainty: bool = True
-    """Keep a last-layer Laplace posterior."""
-    features: Literal["embedding", "final"] = "final"
-    """Whose uncertainty scores a candidate: of its mean embedding, or of the last
-    layer's features, by the record of its bucket."""
+    """Keep a last-layer Laplace posterior; `knobs.uncertainty` lets it weigh."""
     policy: bool = False
     """Let a bandit choose temperature and weights."""
     switch: bool = False

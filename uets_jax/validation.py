@@ -168,5 +168,9 @@ def _choices(config: ExperimentConfig) -> Iterator[str]:
             "curriculum.difficulty: mode 'pool' bars nothing; take difficulty none or "
             "mode 'blind'"
         )
-    if s.method != "none" and s.mode != "pool" and s.candidates < 2:
+    if s.method == "aql" and s.mode == "pool":
+        for name in ("temperature", "final_temperature"):
+            if not getattr(s.knobs, name):
+                yield f"select.knobs.{name}: must be above 0 in mode 'pool'"
+    if s.method != "none" and s.candidates < 2:
         yield "select.candidates: 1 leaves nothing to choose; give 2 or more"

@@ -42,6 +42,11 @@ def selector(
     Raises:
       UserError: mode and sample don't go together, or the text has no order.
     """
+    if batch * config.candidates % config.run or config.buffer < batch:
+        raise UserError(
+            f"selector: batch {batch} x {config.candidates} candidates must be a "
+            f"multiple of select.run = {config.run}, and select.buffer hold a batch"
+        )
     if (config.mode == "target") != (target is not None):
         raise UserError("select.mode: 'target' and a sample of target text go together")
     documents, starts = split(tokens, eot), word_starts(pieces)

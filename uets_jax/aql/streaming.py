@@ -2,21 +2,25 @@
 
 A step offers C fresh windows, keeps the best so far in a buffer of k rows, draws B of
 it, trains, and reads off the training forward what it learned about that kind of text.
-Nothing is forwarded but what is trained on.
+Nothing is forwarded but what is trained on. With the default knobs the choice rests on
+the text and on what was trained on; the records of kinds of text and the posterior are
+kept and told, and weigh as much as `knobs.progress` and `knobs.uncertainty` say, 0.
 
 Who decides what, in this order (the conflict rule):
 
 1. Order bars: what is not natural text comes last, by how unnatural it is.
 2. The curriculum bars: what is harder than the pace admits comes behind what is not,
-   and before what is unnatural. It orders nothing within.
+   and before what is unnatural: the nearest to the pace first. It orders nothing among
+   what it admits, and judges a window once, when it is offered.
 3. Selection orders what is left, in deviations of the score:
        quality - novelty * (share of n-grams trained on before, beyond `copied`)
                + progress * (learning progress of the bucket)
                + uncertainty * (Laplace uncertainty) - staleness * age.
 4. The draw adds Gumbel noise that falls with time: broad first, the best last.
 5. Weights are those of the draw alone: none in modes `target` and `blind`, where the
-   bias is the purpose; 1 / inclusion probability in mode `pool`, where nothing is
-   barred and nothing is kept, so that every window has its chance.
+   bias is the purpose. Mode `pool` draws by the expected norm of the head's gradient
+   alone, bars and keeps nothing, and weighs by 1 / inclusion probability; cut at 5 and
+   1 on average, the weights are nearly unbiased (see `reweight.normalised`).
 """
 
 import dataclasses
@@ -49,7 +53,7 @@ class Offered(NamedTuple):
     """Rows of the buffer or of a batch: windows, and what was found out of them.
 
     bucket: kind of text.
-    merit:  score when it was offered, less what was taken off for repetition.
+    merit:  score when it was offered; what repetition takes off comes later.
     seen:   share of the n-grams that had been trained on at the last look.
     """
 
@@ -202,7 +206,9 @@ class _Parts:
             after = after._replace(switch=turned)
         if self.bandit is not None:
             value = self._gained(state, scores)
-            told, policy = self.bandit.update(state.policy, value, moment.key)
+            told, policy = self.bandit.update(
+                state.policy, value, jax.random.fold_in(moment.key, 1)
+            )
             metrics |= told
             after = after._replace(policy=policy)
         return metrics, after
@@ -214,7 +220,7 @@ class _Parts:
         if state.switch is None:
             return self._offer(state, pool, moment, knobs), {}
         none = jnp.zeros(pool.ids.shape[0])
-        kind = none.astype(jnp.int32)
+        kind = none.astype(jnp.int32) - 1  # no bucket's
         asked = asks(state.switch)
         rows = branch(
             "select_scoring",
@@ -255,7 +261,7 @@ class _Parts:
             key += knobs.progress * known.progress
             if c.mode == "pool":
                 key = jnp.log(jnp.maximum(known.scores.gnorm, 1e-6))
-            elif c.uncertainty and c.features == "final":
+            elif c.uncertainty:
                 bald = buckets.records(state.buckets).scores.bald
                 mixed = buckets.standardised(bald, state.buckets.seen > 0, 1e-12)
                 key += knobs.uncertainty * mixed[kind]

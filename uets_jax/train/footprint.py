@@ -16,7 +16,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from uets_jax.build import build
-from uets_jax.config import ExperimentConfig, MeshConfig, window_length
+from uets_jax.config import (
+    ExperimentConfig,
+    MeshConfig,
+    candidates,
+    piece,
+    window_length,
+)
 from uets_jax.errors import UserError
 from uets_jax.measure.devices import Device
 from uets_jax.measure.memory import Memory, peak
@@ -57,8 +63,9 @@ def step_memory(
     rows = t.batch // (split["data"] * split["fsdp"])
     unwritten = _unwritten(config, device, rows)
     widened = "cpu" in device.device_kinds
-    train = dataclasses.replace(t, batch=rows)
-    share = dataclasses.replace(config, train=train)
+    share = config
+    if candidates(config) == 1:
+        share = dataclasses.replace(config, train=dataclasses.replace(t, batch=rows))
     fed = shapes(share, asset_shapes(config))
     whole = _peak(program, fed, unwritten, widened)
     state = abstract_state(program, one_device())
@@ -109,10 +116,13 @@ def largest_batch(
     """
     split, limit = axes(config), device.memory_bytes * (1 - RESERVE)
     unit = config.train.microbatches * split["data"] * split["fsdp"]
+    unit = math.lcm(unit * candidates(config), piece(config)) // candidates(config)
 
     def need(units: int) -> int:
         train = dataclasses.replace(config.train, batch=units * unit)
-        changed = dataclasses.replace(config, train=train)
+        held = max(config.select.buffer, train.batch)
+        select = dataclasses.replace(config.select, buffer=held)
+        changed = dataclasses.replace(config, train=train, select=select)
         return sum(step_memory(changed, device, overrides).values())
 
     low, high = 1, max(2, config.train.batch // unit)

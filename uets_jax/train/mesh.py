@@ -1,5 +1,6 @@
 """Placement at the jit boundary: a mesh of data, fsdp and tensor axes."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -117,11 +118,30 @@ def compile_step(program: Program, mesh: Mesh):
     """
     where, everywhere = _placed(program, mesh), NamedSharding(mesh, PartitionSpec())
     return jax.jit(
-        functools.partial(train_step, program),
+        functools.partial(train_step, _spread(program, mesh)),
         in_shardings=(where, NamedSharding(mesh, _ROWS), everywhere),
         out_shardings=(where, everywhere),
         donate_argnums=0,
     )
+
+
+def _spread(program: Program, mesh: Mesh) -> Program:
+    """The program with the rows that it chooses split over the mesh, as a batch is.
+
+    They come out of a buffer that every device has whole; without a word XLA would let
+    every device train on all of them.
+    """
+    if program.select is None or row_shards(mesh) == 1:
+        return program
+    choose = program.select.choose
+
+    def spread(*given: Any) -> Any:
+        batch, weights, metrics, state = choose(*given)
+        split = NamedSharding(mesh, _ROWS)
+        place = lambda x: jax.lax.with_sharding_constraint(x, split)
+        return *jax.tree.map(place, (batch, weights)), metrics, state
+
+    return dataclasses.replace(program, select=program.select._replace(choose=spread))
 
 
 def put_batch(batch: Batch, mesh: Mesh, shared: bool = False) -> Batch:
