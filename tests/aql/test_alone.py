@@ -11,7 +11,8 @@ from uets_jax.models.head import head_losses
 from uets_jax.types import Moment
 
 LENGTH, WORDS = 16, 40
-PIECES = [b"", *(b" w%d" % i for i in range(WORDS)), *(b"x%d" % i for i in range(WORDS))]
+NAMES = [b" w%d" % i for i in range(WORDS)] + [b"x%d" % i for i in range(WORDS)]
+PIECES = [b"", *NAMES]
 HOW = SelectConfig(method="aql", candidates=4, run=4, buffer=16, novelty=True)
 
 
