@@ -161,7 +161,7 @@ def test_values_that_contradict_each_other_are_named(values, culprit):
         {"optim": {"floor": 1.0, "decay": 1.0, "clip": 0.0}},
         {"select": AQL | {"buffer": 32, "run": 512}},
         {"select": AQL | {"mode": "target", "target": "files:x"}},
-        {"select": AQL | {"mode": "pool", "candidates": 1, "run": 1}},
+        {"select": AQL | {"mode": "pool", "candidates": 2, "run": 1}},
         {"select": AQL | {"policy": False, "buckets": False}},
         {"select": AQL, "curriculum": {"difficulty": "surprisal"}},
         {"select": {"run": 7, "buffer": 1, "mode": "target"}},

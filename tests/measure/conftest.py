@@ -8,7 +8,7 @@ import pytest
 from uets_jax.build import build
 from uets_jax.config import OptimConfig
 from uets_jax.models.presets import model_config
-from uets_jax.train.executable import trace_step
+from uets_jax.train.executable import shapes, trace_step
 from uets_jax.train.mesh import make_mesh
 
 
@@ -25,6 +25,6 @@ def step_of(tiny):
             train=dataclasses.replace(tiny.train, batch=rows, microbatches=parts),
         )
         mesh = make_mesh(config.train.mesh)
-        return config, trace_step(build(config), mesh, rows, config.model.context)
+        return config, trace_step(build(config), mesh, shapes(config))
 
     return made
