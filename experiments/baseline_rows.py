@@ -252,8 +252,8 @@ def _against(base: Arm, arm: Arm) -> dict[str, Any]:
             found[f"{key}_{name}_high"] = one.high if math.isfinite(one.high) else None
     found["t1_bracketed_within_2x"] = brackets(arm.curve("flops"), goal)
     needed = found["flops_to_t1"]
-    nothing = needed is None or arm is base
-    saved = 0.0 if nothing else base.spent("flops", 1.0) - needed
+    known = needed is not None and arm is not base
+    saved = base.spent("flops", 1.0) - float(needed or 0.0) if known else 0.0
     repaid = break_even(float(arm.tuning[1]), saved)
     found["break_even_runs"] = repaid if math.isfinite(repaid) else None
     tokens, curve = arm.spent("tokens", 1.0), base.curve("tokens")
