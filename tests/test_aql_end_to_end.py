@@ -144,12 +144,7 @@ def signal_at(monkeypatch, step):
 
 
 @pytest.mark.parametrize(
-    ("name", "last"),
-    [
-        ("blind", 5),
-        pytest.param("pool", 4, marks=pytest.mark.slow),
-        pytest.param("short first", 6, marks=pytest.mark.slow),
-    ],
+    ("name", "last"), [("blind", 5), ("target", 7), ("pool", 4), ("short first", 6)]
 )
 def test_a_killed_run_resumes_bit_identical(
     name, last, whole, configs, tmp_path, monkeypatch
@@ -167,11 +162,7 @@ def test_a_killed_run_resumes_bit_identical(
     ("name", "step", "saved"),
     # of the last: rows of 8 up to step 2, of 16 up to step 5; the stop at a border
     # comes a step later
-    [
-        pytest.param("target", 2, 2, marks=pytest.mark.slow),
-        ("short first", 2, 3),
-        pytest.param("short first", 4, 4, marks=pytest.mark.slow),
-    ],
+    [("blind", 4, 4), ("target", 2, 2), ("short first", 2, 3), ("short first", 4, 4)],
 )
 def test_a_stopped_run_resumes_bit_identical(
     name, step, saved, whole, configs, tmp_path, monkeypatch

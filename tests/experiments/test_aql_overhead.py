@@ -116,7 +116,6 @@ def test_arms_differ_from_the_default_in_what_their_name_says(tiny):
         assert all(part in name for part in off)
 
 
-@pytest.mark.slow
 def test_the_record_holds_every_arm(corpus, tmp_path, monkeypatch):
     seen = []
 

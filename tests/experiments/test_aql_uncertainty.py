@@ -101,7 +101,6 @@ def small(monkeypatch, tiny, folders):
     return runs
 
 
-@pytest.mark.slow
 def test_the_table_has_a_row_for_each_score(small, folders, tmp_path, capsys):
     stores, data = folders
     words = ["--steps", "6", "--fit", "3", "--windows", "6", "--rows", "4"]
