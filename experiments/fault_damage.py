@@ -30,7 +30,9 @@ def saved(out: Path) -> Saved:
     """Reads the last checkpoints of a run, before anything is done to them."""
     root, shapes = out / "checkpoints", abstract(out)
     last = checkpoint.steps(root)[-KEPT:]
-    found = (checkpoint.load(root / f"{step:08d}", shapes) for step in last)
+    found = (
+        checkpoint.load(root / f"{step:08d}", lambda record: shapes) for step in last
+    )
     content = {record["step"]: _content(state, record) for state, record in found}
     return Saved(root, shapes, content)
 
@@ -82,7 +84,7 @@ def outcome(given: Saved, hurt: list[int], what: str) -> Facts:
     """
     intact = max(set(given.content) - set(hurt), default=0)
     try:
-        found, notes = checkpoint.load_newest(given.root, given.abstract)
+        found, notes = checkpoint.load_newest(given.root, lambda record: given.abstract)
     except UserError as error:
         found, notes = None, [str(error)]
     step = found[1]["step"] if found else 0

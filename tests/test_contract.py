@@ -201,7 +201,7 @@ def test_a_state_that_was_saved_and_restored_changes_nothing(name, tmp_path):
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
     path = saver.save(tmp_path, {"s": state}, {"step": 1})
-    restored, _ = checkpoint.load(path, {"s": jax.tree.map(like, state)})
+    restored, _ = checkpoint.load(path, lambda record: {"s": jax.tree.map(like, state)})
     run = jax.jit(part.apply)
     chex.assert_trees_all_equal(run(restored["s"], *given), run(state, *given))
 

@@ -9,7 +9,9 @@ import numpy as np
 import optax
 import pytest
 
+from uets_jax.build import build
 from uets_jax.component import Component, Selection
+from uets_jax.config import replace_from_dict
 from uets_jax.curriculum.length import cut
 from uets_jax.models.head import cross_entropy, raw_logits
 from uets_jax.models.transformer import Transformer
@@ -32,7 +34,7 @@ def test_lowered_text_with_empty_slots_equals_a_hand_written_step(
 
         def loss_fn(params):
             inputs = (pool.tokens, pool.segments)
-            features, head = module.apply({"params": params}, *inputs)
+            features, head, _ = module.apply({"params": params}, *inputs)
             raw = raw_logits(features, head)
             return cross_entropy(cap, raw, pool.targets).sum() / n
 
@@ -167,6 +169,32 @@ def test_rows_may_be_cut_for_training_and_come_whole_to_the_selection(program, b
     )
     assert int(after.parts["select"]) == 11
     assert int(metrics["seen"]) == 0 + 2 + 4 + 6
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_a_step_with_experts_tells_how_it_routed(microbatches, tiny, batch):
+    model = {"experts": 4, "active_experts": 2, "balance": 0.1}
+    changes = {"model": model, "train": {"microbatches": microbatches}}
+    program = build(replace_from_dict(tiny, changes))
+    step = jax.jit(functools.partial(train_step, program))
+    _, metrics = step(start_of(program), batch)
+    assert 0.25 <= float(metrics["router_load_max"]) < 1
+    assert 0 <= float(metrics["router_dropped"]) < 1
+    assert 0.08 < float(metrics["router_penalty"]) < 0.4
+    assert float(metrics["loss"]) == pytest.approx(np.log(64), rel=0.01)
+    assert {np.shape(value) for value in metrics.values()} == {()}
+
+
+def test_a_selection_over_experts_sees_the_rows(tiny, batch):
+    program = build(replace_from_dict(tiny, {"model": {"experts": 4}}))
+    full = dataclasses.replace(
+        program, select=every_other(), cut=functools.partial(cut, length=16)
+    )
+    step = jax.jit(functools.partial(train_step, full))
+    after, metrics = step(start_of(full), batch, jnp.float32(0.0))
+    assert int(after.parts["select"]) == 11
+    assert float(metrics["surprise"]) > 0
+    assert float(metrics["router_penalty"]) > 0
 
 
 @pytest.mark.parametrize("good", [True, False])

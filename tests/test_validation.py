@@ -40,13 +40,15 @@ def test_validate_returns_its_argument():
 
 LEAST = {
     2: "model.memory_order",
-    1: "model.context model.depth model.width model.heads model.kv_heads "
+    1: "model.active_experts "
+    "model.context model.depth model.width model.heads model.kv_heads "
     "model.head_dim model.hidden model.head_chunks train.steps train.batch "
     "train.microbatches "
     "train.keep train.bad_steps train.log_every train.sample_tokens train.mesh.fsdp "
     "train.mesh.tensor select.candidates select.run select.buffer "
     "curriculum.candidates",
-    0: "model.vocab model.softcap model.memory_rows data.length optim.learning_rate "
+    0: "model.experts model.capacity model.balance "
+    "model.vocab model.softcap model.memory_rows data.length optim.learning_rate "
     "optim.weight_decay optim.warmup optim.decay optim.floor optim.clip optim.eps "
     "optim.adam_ratio train.seed train.eval_every train.eval_tokens "
     "train.checkpoint_every train.spike train.watchdog train.samples "
@@ -113,6 +115,9 @@ def test_every_number_has_a_bound():
         ({"model": {"kv_heads": 8}}, "model.kv_heads"),
         ({"model": {"head_dim": 33}}, "model.head_dim"),
         ({"data": {"length": 129}}, "data.length"),
+        ({"model": {"experts": 1}}, "model.experts: 1 leaves nothing to route"),
+        ({"model": {"active_experts": 2}}, "model.active_experts: 2 of model.experts"),
+        ({"model": {"experts": 2, "active_experts": 3}}, "model.active_experts: 3 of"),
         ({"model": {"mask_documents": True, "attention": "cudnn"}}, "model.attention"),
         ({"train": {"batch": 32, "microbatches": 5}}, "train.microbatches"),
         ({"select": AQL | {"run": 7}}, "select.run: 7 does not divide the 512"),
@@ -154,6 +159,7 @@ def test_values_that_contradict_each_other_are_named(values, culprit):
     "values",
     [
         {"model": {"kv_heads": 1}},
+        {"model": {"experts": 2, "active_experts": 2, "capacity": 0, "balance": 0}},
         {"model": {"position": "learned", "head_dim": 33}},
         {"data": {"length": 128}},
         {"model": {"mask_documents": True, "attention": "xla"}},

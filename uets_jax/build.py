@@ -15,12 +15,13 @@ from uets_jax.errors import UserError, nearest
 from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
 from uets_jax.models.transformer import make_model
 from uets_jax.optim.guard import guard
+from uets_jax.optim.rewarm import rewarm
 from uets_jax.optim.rules import rule
 from uets_jax.optim.schedules import schedule
 from uets_jax.step import SLOTS, Program, init_state
 from uets_jax.types import Hypers, TrainState
 
-OVERRIDES = ("init", "forward", "logits", "tx", "schedule", *SLOTS)
+OVERRIDES = ("init", "forward", "logits", "inspect", "tx", "schedule", *SLOTS)
 
 
 def build(
@@ -45,7 +46,9 @@ def build(
     train = config.train
     guarded = None if train.on_bad_step == "abort" and not train.spike else train.spike
     optim, how = _static(config.optim), chosen(config)
-    return _build(config.model, optim, how, train.microbatches, guarded, own)
+    warm = None if config.growth.method == "none" else config.growth.rewarm
+    slots = (how, guarded, warm or None)
+    return _build(config.model, optim, slots, train.microbatches, own)
 
 
 @functools.lru_cache(maxsize=64)
@@ -66,16 +69,17 @@ def _static(optim: OptimConfig) -> OptimConfig:
 def _build(
     model: ModelConfig,
     optim: OptimConfig,
-    how: Chosen | None,
+    slots: tuple[Chosen | None, float | None, int | None],
     microbatches: int,
-    guarded: float | None,
     overrides: frozenset[tuple[str, Any]],
 ) -> Program:
     parts = make_model(model)
+    how, guarded, warm = slots
     fields = {
         "init": parts.init,
         "forward": parts.forward,
         "logits": parts.logits,
+        "inspect": parts.inspect,
         "tx": rule(
             optim,
             matrices=lambda params: map_axes(hidden_matrix, params),
@@ -83,6 +87,7 @@ def _build(
         ),
         "schedule": schedule(optim.schedule, optim.decay, optim.floor),
         "select": how and selection(how, model, parts),
+        "rewarm": warm and rewarm(warm),
         "guard": None if guarded is None else guard(guarded),
     }
     fields |= dict(overrides)

@@ -7,6 +7,7 @@ command line can read, check and print a configuration in a fraction of a second
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from typing import Any, Literal
@@ -77,6 +78,15 @@ class ModelConfig:
     """Rows of each hashed n-gram table that is added at the input; 0: no tables."""
     memory_order: int = 3
     """2: a table for bigrams; 3: and one for trigrams."""
+    experts: int = 0
+    """MLPs of each block, among which every token is routed; 0: one for all."""
+    active_experts: int = 1
+    """Experts that a token is sent to."""
+    capacity: float = 1.25
+    """Rows that an expert takes, as a multiple of an even share of the batch; tokens
+    beyond it pass it by. 0: as many as there are tokens."""
+    balance: float = 0.01
+    """Weight of the loss that spreads the tokens evenly over the experts."""
     mask_documents: bool = False
     """Attention stays inside a document; needs the 'xla' attention."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -213,6 +223,50 @@ class CurriculumConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class GrowthConfig:
+    """How the model changes its shape while it trains; `model` is what it starts as."""
+
+    method: Literal["none", "fixed", "trigger", "probe", "learned"] = "none"
+    """When the next stage of `plan` comes. fixed: at its share. trigger: once the loss
+    falls too slowly for what a step costs. probe: once a grown copy does better than
+    the model as it is, for the same FLOPs. learned: when a learned policy says so. All
+    but `fixed` take a stage's share as the latest time."""
+    plan: str = ""
+    """Stages as field=size:share, rising in share, such as `depth=2:0.3,depth=4:0.6`;
+    equal shares are one stage. Fields: depth, heads, hidden, width, experts,
+    memory_rows. A smaller size prunes."""
+    depth: Literal["identity", "random", "stack", "interleave", "middle"] = "identity"
+    """New layers. identity: copies of the top one with zero outputs; random: fresh ones
+    with zero outputs (both keep the function). stack, interleave, middle: copies of all
+    layers on top, of each beside it, of the middle one."""
+    units: Literal["new", "split"] = "new"
+    """New heads and MLP units. new: fresh, with zero outputs; split: halves of old ones
+    that differ (both keep the function)."""
+    moments: Literal["carry", "template", "reset"] = "carry"
+    """The optimizer's state: moved as the parameters are, second moments of fresh
+    entries filled with their leaf's mean; the same with zeros; or all made anew."""
+    rewarm: int = 20
+    """Steps over which the learning rate of fresh entries rises from 0."""
+    every: float = 0.05
+    """Share of the steps between two decisions."""
+    earliest: float = 0.1
+    """Share of the steps before which nothing is decided."""
+    slope: float = 0.3
+    """With trigger: grow once the loss falls by less than so many nats while the FLOPs
+    spent grow by a factor e."""
+    cost: float = 0.1
+    """With learned: nats of loss that the FLOPs of a run at the final size are worth;
+    high: never grow."""
+    probe_steps: int = 10
+    """With probe: steps that each candidate is trained for; its FLOPs are charged."""
+    prune: Literal["importance", "magnitude", "random"] = "importance"
+    """Which heads, units and layers go: gradient times activation and measured loss on
+    removal; least weights; at random."""
+    look_every: int = 0
+    """Steps between two looks at layers and heads for the report; charged. 0: never."""
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Devices per mesh axis; `data` 0 takes all that the other axes leave."""
 
@@ -276,6 +330,7 @@ class ExperimentConfig:
     optim: OptimConfig = OptimConfig()
     select: SelectConfig = SelectConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
+    growth: GrowthConfig = GrowthConfig()
     train: TrainConfig = TrainConfig()
 
 
@@ -354,6 +409,14 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
 def window_length(config: ExperimentConfig) -> int:
     """Tokens per training window."""
     return config.data.length or config.model.context
+
+
+def expert_rows(config: ModelConfig, tokens: int) -> int:
+    """Rows that each expert computes in a forward pass over `tokens` tokens."""
+    if not config.capacity:
+        return tokens
+    even = tokens * config.active_experts / config.experts
+    return min(tokens, math.ceil(config.capacity * even))
 
 
 def candidates(config: ExperimentConfig) -> int:

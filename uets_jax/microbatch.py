@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from uets_jax.types import IGNORED, Batch, Params
+from uets_jax.types import IGNORED, Batch, Metrics, Params, Stats
 
 Forward = Callable[..., tuple[Any, Any]]
 Weights = Float[Array, " b"] | None
@@ -19,7 +19,7 @@ def weighted_sum(losses: Float[Array, "b l"], weights: Weights) -> Float[Array, 
 
 
 def value_and_grad(forward: Forward, parts: int = 1, by_products: bool = False):
-    """Builds `(params, batch, weights, key=None) -> ((loss, aux), grads)`.
+    """Builds `(params, batch, weights, key=None) -> ((loss, aux, routed), grads)`.
 
     loss = sum_i w_i sum_t loss_it / (number of targets in the whole batch), in nats per
     token, so that any number of `parts` gives the same loss and gradient. aux is
@@ -27,6 +27,10 @@ def value_and_grad(forward: Forward, parts: int = 1, by_products: bool = False):
     rows are cut into interleaved groups (no traffic between devices that share axis 0)
     and scanned over: activations of one group live at a time. A key makes the forward
     pass a noisy one (dropout), each group with a key of its own.
+
+    Of experts, `routed` holds the metrics, else nothing; `Stats.penalty` is part of
+    what the gradient is of, but not of loss. Groups route on their own: both are means
+    over them, and the Stats in aux are without them.
     """
 
     def part(
@@ -38,10 +42,15 @@ def value_and_grad(forward: Forward, parts: int = 1, by_products: bool = False):
     ):
         noise = () if key is None else (key,)
         losses, stats = forward(params, batch, *noise)
-        aux = (losses, stats) if by_products else None
-        return weighted_sum(losses, weights) / targets, aux
+        loss = weighted_sum(losses, weights) / targets
+        routed, penalty = {}, getattr(stats, "penalty", None)
+        if penalty is not None:
+            routed = _routed(stats)
+            stats = stats._replace(penalty=None, load=None, dropped=None)
+        total = loss if penalty is None else loss + penalty / parts
+        return total, (loss, (losses, stats) if by_products else None, routed)
 
-    grad = jax.value_and_grad(part, has_aux=True)
+    grad = jax.grad(part, has_aux=True)
 
     def whole(
         params: Params,
@@ -51,19 +60,30 @@ def value_and_grad(forward: Forward, parts: int = 1, by_products: bool = False):
     ):
         targets = jnp.maximum((batch.targets != IGNORED).sum(), 1).astype(jnp.float32)
         if parts == 1:
-            return grad(params, batch, weights, key, targets)
+            grads, seen = grad(params, batch, weights, key, targets)
+            return seen, grads
 
         def step(carry, rows):
-            (loss, aux), grads = grad(params, *rows, targets)
-            return jax.tree.map(jnp.add, carry, (loss, grads)), aux
+            grads, (loss, aux, routed) = grad(params, *rows, targets)
+            return jax.tree.map(jnp.add, carry, (loss, grads)), (aux, routed)
 
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
         rows = jax.tree.map(lambda x: _cut(x, parts), (batch, weights))
         keys = None if key is None else jax.random.split(key, parts)
-        (loss, grads), aux = jax.lax.scan(step, zero, (*rows, keys))
-        return (loss, jax.tree.map(_join, aux)), grads
+        (loss, grads), (aux, routed) = jax.lax.scan(step, zero, (*rows, keys))
+        routed = jax.tree.map(lambda x: x.mean(0), routed)
+        return (loss, jax.tree.map(_join, aux), routed), grads
 
     return whole
+
+
+def _routed(stats: Stats) -> Metrics:
+    """Scalars of `stats`; of the load the largest share of any layer and expert."""
+    return {
+        "router_load_max": jnp.max(stats.load),
+        "router_dropped": stats.dropped,
+        "router_penalty": stats.penalty,
+    }
 
 
 def _cut(x: Array, parts: int) -> Array:

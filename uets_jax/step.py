@@ -23,6 +23,8 @@ class Program:
     forward:  (params, batch) -> (token_losses [B, L] in nats, Stats); a noisy one
               takes a key as third argument
     logits:   (params, tokens [B, L]) -> [B, L, V]
+    inspect:  (params, batch, gates=None) -> (token_losses, Stats, Taps); of the model,
+              whatever `forward` is
     tx:       the update rule; it is given `value`, `learning_rate`, `weight_decay`
     schedule: (hypers, step) -> learning rate
     noisy:    the training forward is given a key (dropout).
@@ -31,6 +33,7 @@ class Program:
     An empty slot is left out of the compiled step.
 
     select:   chooses and weighs the data, and learns from it
+    rewarm:   (state, updates, step) -> (updates, state): fresh entries begin slowly
     guard:    (state, loss, grad_norm, update_norm) -> (whether to update, state)
     """
 
@@ -40,13 +43,15 @@ class Program:
     tx: optax.GradientTransformationExtraArgs
     schedule: Callable[[Hypers, Array], Array]
     select: Selection | None = None
+    rewarm: Component | None = None
     guard: Component | None = None
+    inspect: Callable[..., tuple[Any, Any, Any]] | None = None
     microbatches: int = 1
     noisy: bool = False
     cut: Callable[[Batch], Batch] | None = None
 
 
-SLOTS = ("select", "guard")
+SLOTS = ("select", "rewarm", "guard")
 
 
 def train_step(
@@ -56,7 +61,8 @@ def train_step(
 
     choose -> gradient -> update -> observe -> guard. Metrics are a flat dict of
     scalars: `loss` (nats per token), `grad_norm` (before clipping), `learning_rate`,
-    `targets` (tokens that carried loss) and those of the selection; with a guard
+    `targets` (tokens that carried loss) and those of the selection; with experts
+    `router_load_max`, `router_dropped` and `router_penalty`; with a guard
     `update_norm` and `skipped`, 1 where only the step number and the guard's own state
     have changed.
     """
@@ -66,7 +72,7 @@ def train_step(
             batch, weights, seen, parts["select"] = program.select.choose(
                 parts["select"], pool, _moment(state, assets, 1)
             )
-    (loss, aux), grads = _gradient(program, state, batch, weights)
+    (loss, aux, routed), grads = _gradient(program, state, batch, weights)
 
     rate = program.schedule(state.hypers, state.step)
     with category("optimizer"):
@@ -78,6 +84,10 @@ def train_step(
             learning_rate=rate,
             weight_decay=state.hypers.weight_decay,
         )
+        if program.rewarm is not None:
+            updates, parts["rewarm"] = program.rewarm.apply(
+                parts["rewarm"], updates, state.step
+            )
         params = optax.apply_updates(state.params, updates)
 
     metrics = {
@@ -85,6 +95,7 @@ def train_step(
         "grad_norm": optax.tree.norm(grads),
         "learning_rate": rate,
         "targets": (batch.targets != IGNORED).sum(),
+        **routed,
         **seen,
     }
     if program.select is not None:
@@ -114,7 +125,7 @@ def step_key(state: TrainState, part: int) -> Key[Array, ""]:
 def _gradient(
     program: Program, state: TrainState, batch: Batch, weights: Array | None
 ) -> Any:
-    """((loss, (token_losses, stats) of the batch's rows or None), gradients)."""
+    """((loss, by-products of the batch's rows or None, routed), gradients)."""
     by_products, rows = program.select is not None, batch
     loss_and_grad = value_and_grad(program.forward, program.microbatches, by_products)
     if program.cut is not None:
@@ -122,11 +133,11 @@ def _gradient(
         pieces = rows.ids.shape[0] // batch.ids.shape[0]
         weights = None if weights is None else jnp.repeat(weights, pieces)
     noise = (step_key(state, 0),) if program.noisy else ()
-    (loss, aux), grads = loss_and_grad(state.params, rows, weights, *noise)
+    (loss, aux, routed), grads = loss_and_grad(state.params, rows, weights, *noise)
     if program.cut is not None:
         whole = lambda x: x.reshape(*batch.targets.shape, *x.shape[2:])
         aux = jax.tree.map(whole, aux)
-    return (loss, aux), grads
+    return (loss, aux, routed), grads
 
 
 def admit(

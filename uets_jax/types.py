@@ -33,12 +33,53 @@ class Stats(NamedTuple):
     entropy:   of the predictive distribution in nats, [B, L].
     collision: sum of squared probabilities, [B, L]; with the probability of the
                target it gives EL2N = sqrt(collision - 2 p_target + 1).
+
+    Of a mixture of experts, else None:
+
+    penalty: what is added to the loss in training, to balance the experts.
+    load:    share of a layer's assignments that each expert was sent, [layers, E].
+    dropped: share of all assignments that found their expert full.
     """
 
     features: Float[Array, "b l d"]
     logsumexp: Float[Array, "b l"]
     entropy: Float[Array, "b l"]
     collision: Float[Array, "b l"]
+    penalty: Float[Array, ""] | None = None
+    load: Float[Array, "layers e"] | None = None
+    dropped: Float[Array, ""] | None = None
+
+
+class Gates(NamedTuple):
+    """Factors on the units of each layer; n is 1, or B: a factor per row.
+
+    heads:  on each head's output.
+    hidden: on each hidden unit of the MLP, before its last matrix.
+
+    Ones change nothing. The biases of the last matrices get the mean factor, so that
+    zeros take a layer's attention or MLP away.
+    """
+
+    heads: Float[Array, "layers n h"]
+    hidden: Float[Array, "layers n f"]
+
+
+class Taps(NamedTuple):
+    """What can be read inside the blocks, layer by layer.
+
+    inputs:  the residual stream before each block.
+    outputs: and after it.
+    queries: after norm and rotation, as attention uses them.
+    keys:    likewise.
+    hidden:  what the MLP's last matrix reads; with experts, the sum over those of a
+             token, weighted as the router weighs them.
+    """
+
+    inputs: Float[Array, "layers b l d"]
+    outputs: Float[Array, "layers b l d"]
+    queries: Float[Array, "layers b l h k"]
+    keys: Float[Array, "layers b l g k"]
+    hidden: Float[Array, "layers b l f"]
 
 
 class Hypers(NamedTuple):

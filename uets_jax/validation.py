@@ -21,6 +21,10 @@ LEAST: dict[str, int] = {
     "model.head_chunks": 1,
     "model.memory_rows": 0,
     "model.memory_order": 2,
+    "model.experts": 0,
+    "model.active_experts": 1,
+    "model.capacity": 0,
+    "model.balance": 0,
     "data.length": 0,
     "optim.learning_rate": 0,
     "optim.weight_decay": 0,
@@ -121,6 +125,13 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"model.head_dim: rope needs an even one, got {m.head_dim}"
     if m.memory_order > 3:
         yield f"model.memory_order: must be 2 or 3, got {m.memory_order}"
+    if m.experts == 1:
+        yield "model.experts: 1 leaves nothing to route; give 0 (one MLP) or 2 or more"
+    if m.active_experts > max(m.experts, 1):
+        yield (
+            f"model.active_experts: {m.active_experts} of model.experts = {m.experts}; "
+            "give at most as many as there are"
+        )
     if length > m.context:
         yield f"data.length: {length} is longer than model.context = {m.context}"
     if m.mask_documents and m.attention == "cudnn":

@@ -11,11 +11,14 @@ from uets_jax.config import ExperimentConfig, OptimConfig, TrainConfig
 from uets_jax.measure.flops import (
     block_matrices,
     forward_flops,
+    forward_pass_flops,
     optimizer_flops,
     parameters,
     step_flops,
     train_flops,
+    train_pass_flops,
 )
+from uets_jax.measure.jaxpr import count
 from uets_jax.models.presets import PRESETS, model_config
 from uets_jax.models.transformer import make_model
 
@@ -58,6 +61,45 @@ def test_closed_forms_equal_the_matmuls_of_the_program(
     both = jax.make_jaxpr(jax.grad(loss))(params)
     assert dots(both.jaxpr) == tokens * train_flops(config, 32)
     assert sum(x.size for x in jax.tree.leaves(params)) == parameters(config)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("activation", ["relu2", "swiglu"])
+@pytest.mark.parametrize(
+    ("k", "capacity"), [(1, 1.25), (2, 1.1), (2, 0.0), (3, 0.7), (3, 9.0)]
+)
+def test_closed_forms_of_experts_equal_the_matmuls_of_the_program(
+    k, capacity, activation, remat, batch, key
+):
+    fields = {"experts": 3, "active_experts": k, "capacity": capacity, "remat": remat}
+    preset = "gpt2" if k == 3 else "modern"
+    config = model_config(preset, "tiny", vocab=64, activation=activation, **fields)
+    model, tokens = make_model(config), batch.tokens.size
+    params = jax.eval_shape(model.init, key)
+    forward = jax.make_jaxpr(lambda p: model.forward(p, batch)[0])(params)
+    assert dots(forward.jaxpr) == forward_pass_flops(config, 32, tokens)
+    loss = lambda p: model.forward(p, batch)[0].sum()
+    both = jax.make_jaxpr(jax.grad(loss))(params)
+    assert dots(both.jaxpr) == train_pass_flops(config, 32, tokens)
+    assert sum(x.size for x in jax.tree.leaves(params)) == parameters(config)
+
+
+def test_flops_per_token_of_experts_are_a_mean():
+    config = model_config("modern", "tiny", vocab=64, experts=4, capacity=1.0)
+    whole = forward_pass_flops(config, 32, 32)
+    assert forward_flops(config, 32) == whole / 32
+    dense = dataclasses.replace(config, experts=0)
+    router = 2 * config.depth * config.width * 4
+    assert forward_flops(config, 32) == forward_flops(dense, 32) + router
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_of_experts_costs_what_its_walk_counts(parts, step_of):
+    fields = {"experts": 4, "active_experts": 2, "capacity": 1.1}
+    config, step = step_of("modern", "muon", parts=parts, **fields)
+    counted = count(step.jaxpr).total()
+    expected = step_flops(config)
+    assert {name: counted[name].matmul for name in expected} == expected
 
 
 def test_newton_schulz_is_counted(program, state):

@@ -9,12 +9,22 @@ from uets_jax.models.transformer import make_model
 
 @pytest.mark.parametrize("preset", ["modern", "gpt2"])
 @pytest.mark.parametrize("activation", ["relu2", "swiglu"])
-def test_every_parameter_is_in_the_table_and_sizes_fit(preset, activation, key):
+@pytest.mark.parametrize("experts", [0, 3])
+def test_every_parameter_is_in_the_table_and_sizes_fit(
+    preset, activation, experts, key
+):
     c = model_config(
-        preset, "tiny", vocab=64, activation=activation, heads=4, kv_heads=2
+        preset,
+        "tiny",
+        vocab=64,
+        activation=activation,
+        heads=4,
+        kv_heads=2,
+        experts=experts,
     )
     sizes = {
         "layer": c.depth,
+        "expert": c.experts,
         "vocab": c.vocab,
         "width": c.width,
         "hidden": c.hidden,
@@ -39,6 +49,16 @@ def test_matrices_of_blocks_and_what_decays():
     assert not is_matrix(("layer", "width"))
     assert not is_matrix(("layer", "head", "dim"))  # a stacked bias
     assert not is_matrix(("layer",))
+
+
+def test_experts_are_matrices_each_and_the_router_is_a_matrix_of_no_block():
+    assert hidden_matrix(("layer", "expert", "width", "hidden")) == ((2,), (3,))
+    assert hidden_matrix(("layer", "expert", "hidden", "width")) == ((2,), (3,))
+    assert hidden_matrix(("layer", "width", "expert")) is None
+    assert is_matrix(("layer", "width", "expert"))
+    for bias in ("hidden", "width"):
+        assert not is_matrix(("layer", "expert", bias))
+        assert hidden_matrix(("layer", "expert", bias)) is None
 
 
 def test_parameters_of_another_model_are_described_by_rank():

@@ -96,7 +96,7 @@ def test_metrics_hold_every_step_and_validation(whole):
 def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(
     config, tmp_path, monkeypatch
 ):
-    real, events = loop.executable, []
+    real, events = loop.stage_executable, []
 
     def watched(*given):
         step = real(*given)
@@ -114,7 +114,7 @@ def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(
             events.append(("read", record["step"]))
         write(self, record)
 
-    monkeypatch.setattr(loop, "executable", watched)
+    monkeypatch.setattr(loop, "stage_executable", watched)
     monkeypatch.setattr(MetricsWriter, "write", noted)
     quiet = replace_from_dict(
         config, {"train": {"steps": 5, "eval_every": 0, "checkpoint_every": 0}}
@@ -149,7 +149,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("last", [5, 7])
 def test_a_killed_run_resumes_bit_identical(last, whole, config, tmp_path, monkeypatch):
-    real, out = loop.executable, tmp_path / "run"
+    real, out = loop.stage_executable, tmp_path / "run"
 
     def dying(*given):
         step = real(*given)
@@ -162,7 +162,7 @@ def test_a_killed_run_resumes_bit_identical(last, whole, config, tmp_path, monke
         return step._replace(call=once)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "executable", dying)
+        patch.setattr(loop, "stage_executable", dying)
         with pytest.raises(Killed):
             loop.train(config, out)
     assert not (out / "summary.json").exists()
@@ -278,7 +278,7 @@ def test_a_run_whose_first_step_fails_leaves_its_folder_free(
         raise UserError("no compiler")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "executable", broken)
+        patch.setattr(loop, "stage_executable", broken)
         with pytest.raises(UserError, match="no compiler"):
             loop.train(config, tmp_path / "run")
     short = replace_from_dict(config, {"train": {"steps": 1}})

@@ -4,24 +4,39 @@ A multiply-add counts as 2. Attention counts the full L x L square, as dense ker
 compute it (and as the MFU convention of Chowdhery et al. 2022 does).
 """
 
-from uets_jax.config import ExperimentConfig, ModelConfig, window_length
+from uets_jax.config import (
+    ExperimentConfig,
+    ModelConfig,
+    expert_rows,
+    window_length,
+)
 
 _ITERATIONS = 5  # of Newton-Schulz in Muon
+Matrices = list[tuple[int, int]]
 
 
-def block_matrices(m: ModelConfig) -> list[tuple[int, int]]:
-    """(inputs, outputs) of every matrix of one block, biases left out."""
+def attention_matrices(m: ModelConfig) -> Matrices:
+    """(inputs, outputs) of every matrix of one attention."""
     q, kv = m.heads * m.head_dim, m.kv_heads * m.head_dim
+    return [(m.width, q), (m.width, kv), (m.width, kv), (q, m.width)]
+
+
+def mlp_matrices(m: ModelConfig) -> Matrices:
+    """(inputs, outputs) of every matrix of one MLP, or of one expert."""
     into = [(m.width, m.hidden)] * (2 if m.activation == "swiglu" else 1)
-    attention = [(m.width, q), (m.width, kv), (m.width, kv), (q, m.width)]
-    return [*attention, *into, (m.hidden, m.width)]
+    return [*into, (m.hidden, m.width)]
+
+
+def block_matrices(m: ModelConfig) -> Matrices:
+    """(inputs, outputs) of every matrix of one block, biases and router left out."""
+    return attention_matrices(m) + mlp_matrices(m) * max(m.experts, 1)
 
 
 def parameters(m: ModelConfig) -> int:
     """Number of parameters of a model."""
     matrices = block_matrices(m)
     norm = m.width * (2 if m.bias else 1)
-    block = sum(a * b for a, b in matrices) + 2 * norm
+    block = sum(a * b for a, b in matrices) + 2 * norm + m.width * m.experts
     block += sum(b for _, b in matrices) if m.bias else 0
     block += 2 * m.head_dim if m.qk_norm else 0
     block += 1 if m.value_residual else 0
@@ -31,23 +46,43 @@ def parameters(m: ModelConfig) -> int:
     return tables + m.depth * block + norm
 
 
+def forward_pass_flops(m: ModelConfig, length: int, tokens: int) -> int:
+    """Of one forward pass over `tokens` tokens in windows of `length`.
+
+    Experts compute the rows that they have places for, filled or not.
+    """
+    rows = m.experts * expert_rows(m, tokens) if m.experts else tokens
+    size = lambda matrices: sum(a * b for a, b in matrices)
+    block = tokens * (size(attention_matrices(m)) + m.width * m.experts)
+    block += rows * size(mlp_matrices(m))
+    attention = 2 * tokens * length * m.heads * m.head_dim
+    return 2 * m.depth * (block + attention) + 2 * tokens * m.width * m.vocab
+
+
+def train_pass_flops(m: ModelConfig, length: int, tokens: int) -> int:
+    """Of one forward and backward pass over `tokens` tokens.
+
+    `remat` adds one more pass of the blocks, less their last matrix: nothing in the
+    backward pass needs its output. (With experts the router's gradient does.)
+    """
+    forward = forward_pass_flops(m, length, tokens)
+    if not m.remat:
+        return 3 * forward
+    last = m.width * (m.vocab + (0 if m.experts else m.depth * m.hidden))
+    return 4 * forward - 2 * tokens * last
+
+
 def forward_flops(m: ModelConfig, length: int) -> int:
-    """Of one forward pass, per token, in windows of `length` tokens."""
-    matmul = 2 * m.depth * sum(a * b for a, b in block_matrices(m))
-    attention = 4 * m.depth * length * m.heads * m.head_dim
-    return matmul + attention + 2 * m.width * m.vocab
+    """Of one forward pass, per token, in windows of `length` tokens.
+
+    With experts the mean over one window, rounded up.
+    """
+    return -(-forward_pass_flops(m, length, length) // length)
 
 
 def train_flops(m: ModelConfig, length: int) -> int:
-    """Of forward and backward, per token.
-
-    `remat` adds one more pass of the blocks, less their last matrix: nothing in the
-    backward pass needs its output.
-    """
-    forward = forward_flops(m, length)
-    last = 2 * m.width * (m.vocab + m.depth * m.hidden)
-    again = forward - last if m.remat else 0
-    return 3 * forward + again
+    """Of forward and backward, per token, as `forward_flops` counts them."""
+    return -(-train_pass_flops(m, length, length) // length)
 
 
 def optimizer_flops(config: ExperimentConfig) -> int:
@@ -64,8 +99,9 @@ def optimizer_flops(config: ExperimentConfig) -> int:
 def step_flops(config: ExperimentConfig) -> dict[str, int]:
     """Of one training step, by category."""
     length = window_length(config)
-    tokens = config.train.batch * length
+    parts = config.train.microbatches
+    tokens = config.train.batch * length // parts
     return {
-        "forward_backward": tokens * train_flops(config.model, length),
+        "forward_backward": parts * train_pass_flops(config.model, length, tokens),
         "optimizer": optimizer_flops(config),
     }

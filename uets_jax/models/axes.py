@@ -4,6 +4,7 @@ Sharding, Muon's matrices and weight decay (later: growth) read it, so that a ne
 parameter is described once. A scan-stacked leaf has the axis `layer` in front.
 """
 
+import itertools
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -34,11 +35,13 @@ _AXES: dict[tuple[str, str], Axes] = {
     ("up", "b"): ("hidden",),
     ("gate", "b"): ("hidden",),
     ("down", "b"): ("width",),
+    ("router", "w"): ("width", "expert"),
     ("query_norm", "scale"): ("dim",),
     ("key_norm", "scale"): ("dim",),
     ("attention", "value_mix"): (),
     ("head", "w"): ("width", "vocab"),
 }
+_EACH_EXPERT = ("up", "gate", "down")  # below `experts`: one of each per expert
 _NORMS = ("attention_norm", "mlp_norm", "final_norm")
 
 
@@ -55,6 +58,8 @@ def axes_of(path: tuple[Hashable, ...], rank: int) -> Axes:
     where = names(path)
     parent, name = ("", "", *where)[-2:]
     axes = ("width",) if parent in _NORMS else _AXES.get((parent, name))
+    if axes is not None and "experts" in where and parent in _EACH_EXPERT:
+        axes = ("expert", *axes)
     if axes is not None and "blocks" in where:
         axes = ("layer", *axes)
     return axes if axes is not None and len(axes) == rank else ("own",) * rank
@@ -69,14 +74,24 @@ def map_axes(fn: Callable[[Axes], Any], params: Params) -> Any:
 
 def is_matrix(axes: Axes) -> bool:
     """A weight that multiplies activations or is looked up: decayed, not a gain."""
-    known = "width" in axes and len([a for a in axes if a != "layer"]) > 1
+    known = "width" in axes and len(axes) - _stacked(axes) > 1
     return known or axes.count("own") > 1
 
 
 def hidden_matrix(axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """(input axes, output axes) of a matrix inside a block, else None."""
-    if axes[:1] != ("layer",) or not is_matrix(axes):
+    """(input axes, output axes) of a matrix inside a block, else None.
+
+    A router is none: its outputs are scores of experts, not units.
+    """
+    first, last = _stacked(axes), len(axes) - 1
+    if axes[:1] != ("layer",) or not is_matrix(axes) or axes[last] == "expert":
         return None
-    if axes[-1] == "width":
-        return tuple(range(1, len(axes) - 1)), (len(axes) - 1,)
-    return (1,), tuple(range(2, len(axes)))
+    if axes[last] == "width":
+        return tuple(range(first, last)), (last,)
+    return (first,), tuple(range(first + 1, len(axes)))
+
+
+def _stacked(axes: Axes) -> int:
+    """Leading axes along which whole parameters are stacked."""
+    stacks = itertools.takewhile(("layer", "expert").__contains__, axes)
+    return len(list(stacks))

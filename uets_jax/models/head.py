@@ -17,12 +17,12 @@ Losses = Float[Array, "b l"]
 
 
 def raw_logits(features: Features, head: Matrix) -> Logits:
-    """In float32, before the soft-cap."""
+    """In float32 (float64 stays), before the soft-cap."""
     return jnp.einsum(
         "bld,dv->blv",
         features,
         head.astype(features.dtype),
-        preferred_element_type=jnp.float32,
+        preferred_element_type=jnp.promote_types(features.dtype, jnp.float32),
     )
 
 

@@ -1,4 +1,8 @@
-"""The pieces of a block: norms, rotary positions, attention, MLP."""
+"""The pieces of a block: norms, rotary positions, attention, MLP.
+
+Two collections of variables stand beside the parameters and are empty in training:
+"gates", factors on heads and hidden units, and "taps", what was seen inside.
+"""
 
 from typing import Literal
 
@@ -25,6 +29,23 @@ def kernel_init(config: ModelConfig, output: bool = False):
     return nn.initializers.normal(std * (2 * config.depth) ** -0.5 if output else std)
 
 
+def wide(x: Array) -> Array:
+    """In float32, or in float64 as it is."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def gates_of(module: nn.Module, name: str, like: Array) -> Float[Array, "n u"] | None:
+    """The module's factors on its units in the dtype of `like`, where there are any."""
+    if not module.has_variable("gates", name):
+        return None
+    return module.get_variable("gates", name).astype(like.dtype)
+
+
+def tap(module: nn.Module, name: str, value: Array) -> None:
+    """Shows a value to who reads the collection "taps"."""
+    module.sow("taps", name, value, reduce_fn=lambda old, new: new, init_fn=tuple)
+
+
 class Norm(nn.Module):
     """RMSNorm (Zhang & Sennrich 2019) or LayerNorm, in float32, over the last axis.
 
@@ -36,7 +57,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
-        y = x.astype(jnp.float32)
+        y = wide(x)
         if self.kind == "layer":
             y = y - y.mean(-1, keepdims=True)
         eps = 1e-5 if self.kind == "layer" else 1e-6
@@ -71,27 +92,34 @@ def rotate(x: Heads, base: float = 10_000.0) -> Heads:
     frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = jnp.arange(x.shape[1], dtype=jnp.float32)[:, None] * frequency[None, :]
     cos, sin = jnp.cos(angle)[None, :, None, :], jnp.sin(angle)[None, :, None, :]
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    a, b = jnp.split(wide(x), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1).astype(x.dtype)
 
 
 class Project(nn.Module):
-    """An einsum with a named kernel `w` (and bias `b`) in the dtype of its input."""
+    """An einsum with a named kernel `w` in the dtype of its input.
+
+    With a bias, `b` has the axes of the output that the kernel has, too; it counts
+    `share` times.
+    """
 
     equation: str
     shape: tuple[int, ...]
-    bias_shape: tuple[int, ...] | None
+    bias: bool
     init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, share: Array | None = None) -> Array:
         w = self.param("w", self.init, self.shape).astype(x.dtype)
         y = jnp.einsum(self.equation, x, w)
-        if self.bias_shape is not None:
-            b = self.param("b", nn.initializers.zeros, self.bias_shape)
-            b = b.astype(x.dtype)
-            y = y + b.reshape((1,) * (y.ndim - b.ndim) + b.shape)
-        return y
+        if not self.bias:
+            return y
+        kernel, out = self.equation.split(",")[1].split("->")
+        sizes = dict(zip(kernel, self.shape, strict=True))
+        shape = tuple(sizes[axis] for axis in out if axis in sizes)
+        b = self.param("b", nn.initializers.zeros, shape).astype(x.dtype)
+        b = b.reshape([sizes.get(axis, 1) for axis in out])
+        return y + (b if share is None else share * b)
 
 
 def implementation(config: ModelConfig) -> Literal["xla", "cudnn"]:
@@ -120,8 +148,7 @@ class Attention(nn.Module):
         init = kernel_init(c)
 
         def heads(name: str, n: int) -> Heads:
-            bias = (n, k) if c.bias else None
-            return Project("bld,dhk->blhk", (d, n, k), bias, init, name=name)(x)
+            return Project("bld,dhk->blhk", (d, n, k), c.bias, init, name=name)(x)
 
         q, keys, v = heads("query", h), heads("key", g), heads("value", g)
         if c.qk_norm:
@@ -131,6 +158,8 @@ class Attention(nn.Module):
             )
         if c.position == "rope":
             q, keys = rotate(q), rotate(keys)
+        tap(self, "queries", q)
+        tap(self, "keys", keys)
         if first_values is not None:
             mix = self.param("value_mix", nn.initializers.constant(0.5), ())
             first = is_first.astype(v.dtype)
@@ -143,11 +172,13 @@ class Attention(nn.Module):
         out = jax.nn.dot_product_attention(
             q, keys, v, mask=mask, is_causal=True, implementation=implementation(c)
         )
-        bias = (d,) if c.bias else None
-        project = Project(
-            "blhk,hkd->bld", (h, k, d), bias, kernel_init(c, output=True), name="output"
-        )
-        return project(out), first_values
+        init = kernel_init(c, output=True)
+        project = Project("blhk,hkd->bld", (h, k, d), c.bias, init, name="output")
+        gates, share = gates_of(self, "heads", out), None
+        if gates is not None:
+            out = out * gates[:, None, :, None]
+            share = gates.mean(-1)[:, None, None]
+        return project(out, share), first_values
 
 
 class MLP(nn.Module):
@@ -157,20 +188,44 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Hidden) -> Hidden:
-        c = self.config
-        d, f = c.width, c.hidden
-        bias = (f,) if c.bias else None
+        gates = gates_of(self, "hidden", x)
+        y, hidden = feed_forward(
+            self.config, x, None if gates is None else gates[:, None, :]
+        )
+        tap(self, "hidden", hidden)
+        return y
 
-        def into(name: str) -> Float[Array, "b l f"]:
-            return Project("bld,df->blf", (d, f), bias, kernel_init(c), name=name)(x)
 
-        up = into("up")
-        if c.activation == "relu2":
-            up = jnp.square(jax.nn.relu(up))
-        elif c.activation == "gelu":
-            up = jax.nn.gelu(up)
-        else:
-            up = jax.nn.silu(into("gate")) * up
-        bias = (d,) if c.bias else None
-        init = kernel_init(c, output=True)
-        return Project("blf,fd->bld", (f, d), bias, init, name="down")(up)
+def feed_forward(
+    c: ModelConfig, x: Array, gates: Array | None = None, experts: int = 0
+) -> tuple[Array, Array]:
+    """(output, what the last matrix reads) of one MLP, or of one per expert.
+
+    The matrices belong to the module that calls.
+
+    Args:
+      c: widths and activation.
+      x: [B, L, D], or the rows of each expert, [E, C, D].
+      gates: factors on the hidden units [B, L, F] or [E, C, F], or 1 for a size.
+      experts: their number, 0: one MLP.
+    """
+    d, f = c.width, c.hidden
+    rows, own, first = ("ec", "e", (experts,)) if experts else ("bl", "", ())
+
+    def into(name: str) -> Array:
+        equation, shape = f"{rows}d,{own}df->{rows}f", (*first, d, f)
+        return Project(equation, shape, c.bias, kernel_init(c), name=name)(x)
+
+    up = into("up")
+    if c.activation == "relu2":
+        up = jnp.square(jax.nn.relu(up))
+    elif c.activation == "gelu":
+        up = jax.nn.gelu(up)
+    else:
+        up = jax.nn.silu(into("gate")) * up
+    share = None
+    if gates is not None:
+        up, share = up * gates, gates.mean(-1, keepdims=True)
+    equation, shape = f"{rows}f,{own}fd->{rows}d", (*first, f, d)
+    init = kernel_init(c, output=True)
+    return Project(equation, shape, c.bias, init, name="down")(up, share), up

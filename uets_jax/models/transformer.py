@@ -13,38 +13,51 @@ from jaxtyping import Array, Float, Int, Key
 
 from uets_jax.config import ModelConfig
 from uets_jax.models.head import Logits, capped, head_losses, raw_logits
-from uets_jax.models.layers import MLP, Attention, Dropout, Norm, kernel_init
+from uets_jax.models.layers import MLP, Attention, Dropout, Norm, kernel_init, tap
 from uets_jax.models.memory import NGramTables
-from uets_jax.types import Batch, Params, Stats
+from uets_jax.models.moe import Experts, Routing
+from uets_jax.types import Batch, Gates, Params, Stats, Taps
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP; zero output projections make it the identity."""
+    """Pre-norm attention and MLP; zero output projections make it the identity.
+
+    With experts, how it routed its tokens is its second result, else None.
+    """
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, carry, is_first, segments):
         x, first_values = carry
-        c = self.config
+        c, routing = self.config, None
+        tap(self, "inputs", x)
         h = Norm(c.norm, c.bias, name="attention_norm")(x)
         attention = Attention(c, name="attention")
         h, first_values = attention(h, segments, first_values, is_first)
         x = x + Dropout(c.dropout, name="attention_dropout")(h)
-        h = MLP(c, name="mlp")(Norm(c.norm, c.bias, name="mlp_norm")(x))
+        h = Norm(c.norm, c.bias, name="mlp_norm")(x)
+        if c.experts:
+            h, routing = Experts(c, name="experts")(h)
+        else:
+            h = MLP(c, name="mlp")(h)
         x = x + Dropout(c.dropout, name="mlp_dropout")(h)
-        return (x, first_values), None
+        tap(self, "outputs", x)
+        return (x, first_values), routing
 
 
 class Transformer(nn.Module):
-    """Token ids [B, L] to (features [B, L, D], output matrix [D, V])."""
+    """Token ids [B, L] to (features [B, L, D], output matrix [D, V], routing or None).
+
+    Routing is there with experts, of each layer.
+    """
 
     config: ModelConfig
 
     @nn.compact
     def __call__(
         self, tokens: Int[Array, "b l"], segments: Int[Array, "b l"]
-    ) -> tuple[Float[Array, "b l d"], Float[Array, "d v"]]:
+    ) -> tuple[Float[Array, "b l d"], Float[Array, "d v"], Routing | None]:
         c = self.config
         table = Table((c.vocab, c.width), name="embed")()
         x = table[tokens].astype(c.dtype)
@@ -61,15 +74,16 @@ class Transformer(nn.Module):
         axes: Any = (0, nn.broadcast)  # is_first per layer, segments for all
         blocks = nn.scan(
             nn.remat(Block, prevent_cse=False) if c.remat else Block,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "gates": 0, "taps": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=axes,
             length=c.depth,
         )(c, name="blocks")
         is_first = (jnp.arange(c.depth) == 0).astype(jnp.float32)
-        (x, _), _ = blocks((x, first_values), is_first, segments)
+        (x, _), routing = blocks((x, first_values), is_first, segments)
         features = Norm(c.norm, c.bias, name="final_norm")(x)
-        return features, table.T if c.tied else Head(c, name="head")()
+        head = table.T if c.tied else Head(c, name="head")()
+        return features, head, routing
 
 
 class Table(nn.Module):
@@ -99,13 +113,16 @@ class Model(NamedTuple):
     init:    key -> params
     forward: (params, batch) -> (token_losses [B, L] in nats, Stats)
     logits:  (params, tokens [B, L]) -> [B, L, V]
+    inspect: (params, batch, gates=None) -> (token_losses, Stats, Taps): what forward
+             gives and what it passes by, with the `Gates` on heads and hidden units
 
-    A key as third argument turns dropout on.
+    A key as third argument of `forward` and `logits` turns dropout on.
     """
 
     init: Callable[[Key[Array, ""]], Params]
     forward: Callable[..., tuple[Array, Stats]]
     logits: Callable[..., Array]
+    inspect: Callable[..., tuple[Array, Stats, Taps]]
 
 
 def make_model(config: ModelConfig) -> Model:
@@ -114,23 +131,64 @@ def make_model(config: ModelConfig) -> Model:
 
     def init(key: Key[Array, ""]) -> Params:
         tokens = jnp.zeros((1, 2), jnp.int32)
-        return module.init(key, tokens, tokens)["params"]
+        return module.init(key, tokens, tokens, mutable=["params"])["params"]
 
     def apply(params: Params, key: Any, tokens: Array, segments: Array) -> Any:
         rngs = None if key is None else {"dropout": key}
         return module.apply({"params": params}, tokens, segments, rngs=rngs)
 
+    def losses(out: Any, targets: Array) -> tuple[Float[Array, "b l"], Stats]:
+        features, head, routing = out
+        cap, chunks = config.softcap, config.head_chunks
+        each, stats = head_losses(features, head, targets, cap, chunks)
+        return each, stats if routing is None else _routed(config, stats, routing)
+
     def forward(
         params: Params, batch: Batch, key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "b l"], Stats]:
-        features, head = apply(params, key, batch.tokens, batch.segments)
-        cap, chunks = config.softcap, config.head_chunks
-        return head_losses(features, head, batch.targets, cap, chunks)
+        return losses(apply(params, key, batch.tokens, batch.segments), batch.targets)
 
     def logits(
         params: Params, tokens: Int[Array, "b l"], key: Key[Array, ""] | None = None
     ) -> Logits:
-        out = apply(params, key, tokens, jnp.zeros_like(tokens))
-        return capped(raw_logits(*out), config.softcap)
+        features, head, _ = apply(params, key, tokens, jnp.zeros_like(tokens))
+        return capped(raw_logits(features, head), config.softcap)
 
-    return Model(init, forward, logits)
+    def inspect(
+        params: Params, batch: Batch, gates: Gates | None = None
+    ) -> tuple[Float[Array, "b l"], Stats, Taps]:
+        variables = {"params": params, **_gated(config, gates)}
+        inputs = (batch.tokens, batch.segments)
+        out, seen = module.apply(variables, *inputs, mutable=["taps"])
+        return *losses(out, batch.targets), _tapped(config, seen["taps"]["blocks"])
+
+    return Model(init, forward, logits, inspect)
+
+
+def _routed(config: ModelConfig, stats: Stats, routing: Routing) -> Stats:
+    """`stats` with the means of `routing` over layers."""
+    return stats._replace(
+        penalty=config.balance * routing.penalty.mean(),
+        load=routing.load,
+        dropped=routing.dropped.mean(),
+    )
+
+
+def _gated(config: ModelConfig, gates: Gates | None) -> dict[str, Any]:
+    """The collection "gates", named as the modules are."""
+    if gates is None:
+        return {}
+    own = {"attention": {"heads": gates.heads}}
+    own[_hidden(config)] = {"hidden": gates.hidden}
+    return {"gates": {"blocks": own}}
+
+
+def _tapped(config: ModelConfig, seen: Any) -> Taps:
+    attention, hidden = seen["attention"], seen[_hidden(config)]["hidden"]
+    ends, looks = (seen["inputs"], seen["outputs"]), ("queries", "keys")
+    return Taps(*ends, *(attention[name] for name in looks), hidden)
+
+
+def _hidden(config: ModelConfig) -> str:
+    """The submodule of a block that has the hidden units."""
+    return "experts" if config.experts else "mlp"

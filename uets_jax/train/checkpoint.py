@@ -22,6 +22,7 @@ from jaxtyping import PyTree
 from uets_jax.errors import UserError
 
 Check = Callable[[dict[str, Any]], object]  # raises, or lets pass
+Abstract = Callable[[dict[str, Any]], PyTree]  # from the record to what it looks like
 
 TEMPORARY = ".tmp-"
 _DAMAGED = ".damaged"
@@ -55,13 +56,14 @@ def set_aside(root: Path, above: int) -> None:
 
 
 def load(
-    path: Path, abstract: PyTree, check: Check = lambda record: None
+    path: Path, abstract: Abstract, check: Check = lambda record: None
 ) -> tuple[PyTree, dict[str, Any]]:
-    """Reads the checkpoint at `path` into the shapes and shardings of `abstract`.
+    """Reads the checkpoint at `path` into the shapes and shardings of its state.
 
     Args:
       path: the checkpoint.
-      abstract: what the state looks like.
+      abstract: from its record to shapes, dtypes and shardings; a run that grows has
+        others at other steps.
       check: raises if the record is not of the run that is to go on.
 
     Raises:
@@ -73,18 +75,19 @@ def load(
     verify(path)
     record = json.loads((path / "record.json").read_text("utf-8"))
     check(record)
-    stored, wanted = record.pop("tree"), shapes(abstract)
+    like = abstract(record)
+    stored, wanted = record.pop("tree"), shapes(like)
     for leaf in sorted({*stored, *wanted}):
         if stored.get(leaf) != wanted.get(leaf):
             raise UserError(
                 f"{path}: {leaf} is {stored.get(leaf)} in the checkpoint but "
                 f"{wanted.get(leaf)} in the model; resume with the same config"
             )
-    return ocp.load(str(path / "state"), abstract), record
+    return ocp.load(str(path / "state"), like), record
 
 
 def load_newest(
-    root: Path, abstract: PyTree, check: Check = lambda record: None
+    root: Path, abstract: Abstract, check: Check = lambda record: None
 ) -> tuple[tuple[PyTree, dict[str, Any]] | None, list[str]]:
     """((state, record) of the newest intact checkpoint or None, what was damaged)."""
     damaged = []

@@ -28,6 +28,7 @@ from uets_jax.train.mesh import (
 )
 from uets_jax.train.sameness import check_same_data, check_same_overrides
 from uets_jax.train.session import Session, use_compilation_cache
+from uets_jax.train.shapes import model_at
 from uets_jax.train.summary import continuation
 from uets_jax.train.validation import validation
 from uets_jax.types import TrainState
@@ -58,11 +59,12 @@ def open_run(run: Path, overrides: Mapping[str, Any] | None = None) -> OpenRun:
     path = Path(run).absolute()
     config = read_config(path / "config.json")
     use_compilation_cache(config.data.cache)
-    program, mesh = build(config, overrides), usable_mesh(config)
-    names = sorted(overrides or {})
+    mesh, names = usable_mesh(config), sorted(overrides or {})
+    resized = lambda record: model_at(config.model, record)
+    at = lambda record: dataclasses.replace(config, model=resized(record))
     found, damaged = checkpoint.load_newest(
         path / "checkpoints",
-        abstract_state(program, mesh),
+        lambda record: abstract_state(build(at(record), overrides), mesh),
         lambda record: check_same_overrides(path, record, names),
     )
     for what in damaged:
@@ -70,6 +72,8 @@ def open_run(run: Path, overrides: Mapping[str, Any] | None = None) -> OpenRun:
     if found is None:
         raise UserError(f"{run}: no complete checkpoint; train on with --resume {run}")
     tokenizer = load(str(path / "tokenizer.json"))
+    config = at(found[1])
+    program = build(config, overrides)
     return OpenRun(path, config, program, mesh, tokenizer, *found)
 
 

@@ -12,15 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from uets_jax.build import with_length
-from uets_jax.config import ExperimentConfig, window_length
-from uets_jax.curriculum.length import parse
-from uets_jax.curriculum.length import phases as length_phases
+from uets_jax.config import ExperimentConfig
 from uets_jax.data.windows import chain_ids, stream
 from uets_jax.errors import StoppedError, UserError
 from uets_jax.measure.ledger import Ledger
-from uets_jax.train.executable import Executable, executable
+from uets_jax.train.executable import Executable
 from uets_jax.train.files import held
+from uets_jax.train.growing import (
+    compile_ahead,
+    grow_if_due,
+    next_decision,
+    parts,
+    stage_executable,
+    take_a_look,
+)
 from uets_jax.train.mesh import put_batch
 from uets_jax.train.monitor import BadStepError, abort, log, read, validate
 from uets_jax.train.phase import Stopwatch, close, profiled
@@ -39,17 +44,6 @@ class Result(NamedTuple):
     config: ExperimentConfig
     state: TrainState
     summary: dict[str, Any]
-
-
-class Phase(NamedTuple):
-    """A stretch of steps with constant shapes, up to step `end`.
-
-    length: tokens per row that is trained on; windows are cut to it.
-    """
-
-    config: ExperimentConfig
-    end: int
-    length: int
 
 
 def train(
@@ -86,7 +80,7 @@ def train(
     with held(out):
         run = begin(session, out, resume, ledger, sorted(overrides or {}), allow)
         if resume and (summary := already_finished(run)):
-            return Result(session.config, run.state, summary)
+            return Result(run.session.config, run.state, summary)
         run.profile = profile
         return _train(run)
 
@@ -95,8 +89,9 @@ def _train(run: Run) -> Result:
     """The run from where it is to its end."""
     with run.open():
         tell(run)
-        for phase in phases(run.session.config):
-            _run_phase(run, phase)
+        compile_ahead(run)
+        while run.at.step < run.origin.train.steps:
+            _run_phase(run)
         if run.saved != run.at.step:
             save(run)
         run.saver.wait()
@@ -104,42 +99,36 @@ def _train(run: Run) -> Result:
     return Result(run.session.config, run.state, summary)
 
 
-def phases(config: ExperimentConfig) -> tuple[Phase, ...]:
-    """The run's stretches of constant shapes: one for each length of its rows."""
-    steps, full = config.train.steps, window_length(config)
-    parts = length_phases(steps, parse(config.curriculum.lengths, full), full)
-    return tuple(Phase(config, end, length) for end, length in parts)
-
-
-def _run_phase(run: Run, phase: Phase) -> None:
-    """Steps up to the end of the phase, through rollbacks."""
-    if run.at.step >= phase.end:
-        return
+def _run_phase(run: Run) -> None:
+    """A phase of constant shapes and one executable: until rows get longer, the model
+    changes, or a rollback leads out of it.
+    """
     session = run.session
+    end, length = next(part for part in parts(session) if part[0] > run.at.step)
     run.ledger.switch("compile")
     run.watchdog.beat("compiling")
-    program = with_length(session.program, phase.length, window_length(phase.config))
-    step = executable(program, session.mesh, phase.config, session.assets)
+    step = stage_executable(session, length)
     run.bytes = step.bytes
     watch = Stopwatch(run)
-    while run.at.step < phase.end:
+    while run.at.step < end and run.session is session:
         try:
-            _steps(run, phase, step, watch)
+            _steps(run, min(end, next_decision(run)), step, watch)
+            grow_if_due(run)
         except BadStepError as bad:
             roll_back(run, bad, step.count)
-    close(run, phase.config, step, watch)
+    close(run, session.config, step, watch)
 
 
-def _steps(run: Run, phase: Phase, step: Executable, watch: Stopwatch) -> None:
-    """Steps up to the end of the phase, or to the first bad one.
+def _steps(run: Run, end: int, step: Executable, watch: Stopwatch) -> None:
+    """Steps up to step `end`, or to the first bad one.
 
     Raises:
       BadStepError: if the run is to go back to its last checkpoint.
     """
     session, skipped = run.session, run.at.passed_over
-    batches = stream(session.windows, run.at.step + skipped, phase.end + skipped)
+    batches = stream(session.windows, run.at.step + skipped, end + skipped)
     run.ledger.switch("data")
-    with profiled(run, phase.end) as profile:
+    with profiled(run, end) as profile:
         for batch in batches:
             run.ledger.switch("train")
             pool = put_batch(batch, session.mesh)
@@ -151,9 +140,9 @@ def _steps(run: Run, phase: Phase, step: Executable, watch: Stopwatch) -> None:
             log(run, step.count, before)
             watch.lap(run)
             _at_fixed_steps(run, step)
-            if _asked_to_stop(run) and run.at.step < phase.end:
+            if _asked_to_stop(run) and run.at.step < end:
                 read(run, step.count)
-                close(run, phase.config, step, watch)
+                close(run, session.config, step, watch)
                 _stop(run)
             run.saver.check()
             run.watchdog.beat(f"training after step {run.at.step}")
@@ -180,6 +169,9 @@ def _at_fixed_steps(run: Run, step: Executable) -> None:
     if due(train.eval_every):
         read(run, step.count)
         validate(run)
+    if run.origin.growth.look_every and run.at.step % run.origin.growth.look_every == 0:
+        read(run, step.count)
+        take_a_look(run)
     if due(train.checkpoint_every):
         read(run, step.count)
         _check_params(run)

@@ -5,14 +5,17 @@ never wait for the host.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from uets_jax.errors import NonFiniteLossError
+from uets_jax.measure import slope
 from uets_jax.measure.branches import Count
 from uets_jax.train.executable import evaluation_cost
-from uets_jax.train.run import Pending, Run, describe
+from uets_jax.train.run import Pending, Position, Run, describe
 from uets_jax.train.validation import validation
 
 TOLD = 3  # left-out updates that get a line on the terminal, each
@@ -48,6 +51,8 @@ def log(run: Run, count: Count, pending: Pending | None) -> None:
     if pending.stop and run.stop is None:
         run.stop = run.interrupts.caught or "a signal to another process"
     why = bad(values)
+    if not why and run.origin.growth.method not in ("none", "fixed"):
+        follow(run.at, run.ledger.training_flops(), values["loss"])
     if why:
         _act(run, pending.step, why)
     else:
@@ -61,6 +66,25 @@ def charge(run: Run, count: Count, pending: Pending) -> dict[str, float]:
     taken = {k.removeprefix("taken/"): int(v) for k, v in values.items() if "/" in k}
     run.ledger.charge(count.total(taken), tokens=int(values.pop("targets")))
     return values
+
+
+def follow(at: Position, flops: float, loss: float) -> None:
+    """Adds a good step to the estimate of the loss's slope."""
+    state = slope_state(at.slope)
+    at.slope = [float(x) for x in jax.device_get(_update_slope(state, flops, loss))]
+
+
+def slope_state(values: Sequence[float]) -> slope.SlopeState:
+    """The estimate from the numbers that a record holds; from none, a new one."""
+    like = slope.init()
+    if not values:
+        return like
+    return slope.SlopeState(
+        *(np.asarray(v, x.dtype) for v, x in zip(values, like, strict=True))
+    )
+
+
+_update_slope = jax.jit(slope.update)
 
 
 def bad(values: dict[str, float]) -> str:

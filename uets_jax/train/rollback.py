@@ -4,10 +4,10 @@ import dataclasses
 
 from uets_jax.measure.branches import Count
 from uets_jax.train import checkpoint
-from uets_jax.train.mesh import abstract_state
 from uets_jax.train.monitor import BadStepError, abort, charge
 from uets_jax.train.processes import barrier, is_main
 from uets_jax.train.run import Position, Run
+from uets_jax.train.shapes import abstract_at, session_at
 
 
 def roll_back(run: Run, bad: BadStepError, count: Count) -> None:
@@ -30,11 +30,14 @@ def roll_back(run: Run, bad: BadStepError, count: Count) -> None:
     barrier("saved")
     at, counts = run.at, run.at.counts
     root = run.out / "checkpoints"
-    abstract = abstract_state(run.session.program, run.session.mesh)
+    began = run.session.reshaped(run.origin.model)
+    abstract = lambda record: abstract_at(began, record)
     found, _ = checkpoint.load_newest(root, abstract)
     if found is None:
-        run.state, old = run.session.initial_state(), Position()
+        run.session = began
+        run.state, old = began.initial_state(), Position()
     else:
+        run.session = session_at(began, found[1])
         run.state, old = found[0], Position(**found[1]["position"])
     lost = bad.step - old.step
     counts["rollbacks"] += 1

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from uets_jax.config import config_hash, to_dict
+from uets_jax.config import ExperimentConfig, config_hash, to_dict
 from uets_jax.measure.energy import EnergyMeter
 from uets_jax.measure.ledger import Ledger
 from uets_jax.measure.machine import (
@@ -46,6 +46,9 @@ class Position:
       n + passed_over.
     chain: hash of the ids consumed so far.
     streak: updates left out in a row.
+    stage: stages of the growth plan that have been taken.
+    slope: state of the estimate of the loss's slope since then.
+    growth: what was done to the model's shape, an entry each time.
     """
 
     step: int = 0
@@ -56,6 +59,9 @@ class Position:
         default_factory=lambda: dict.fromkeys(COUNTS, 0)
     )
     last_loss: float | None = None  # of the last good step
+    stage: int = 0
+    slope: list[float] = dataclasses.field(default_factory=list)
+    growth: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     last_valid: dict[str, float | int] = dataclasses.field(default_factory=dict)
 
 
@@ -63,6 +69,7 @@ class Position:
 class Run:
     """What changes while a run goes on, and what it writes to."""
 
+    origin: ExperimentConfig  # as the run began; growth changes the session's
     session: Session
     overrides: list[str]  # names of the user's own parts
     out: Path
@@ -118,9 +125,9 @@ class Run:
             if size is not None:
                 self.peaks[name] = max(size, self.peaks.get(name, 0))
 
-    def event(self, name: str, detail: str) -> None:
+    def event(self, name: str, detail: str, **more: Any) -> None:
         """Something that happened, into the metrics with what was spent so far."""
-        record = {"step": self.at.step, "event": name, "detail": detail}
+        record = {"step": self.at.step, "event": name, "detail": detail, **more}
         self.record({**record, **self.spent()})
 
     def record(self, values: dict[str, Any]) -> None:
@@ -150,7 +157,7 @@ def describe(run: Run) -> None:
         with told(run.out):
             tokenizer = run.session.store.tokenizer.to_json()
             (run.out / "tokenizer.json").write_text(tokenizer, "utf-8")
-            write_json(run.out / "config.json", to_dict(run.session.config))
+            write_json(run.out / "config.json", to_dict(run.origin))
     run.described = True
 
 
@@ -179,6 +186,6 @@ def _record(run: Run) -> dict[str, Any]:
         "data_sha256": store.fingerprint,
         "assets_sha256": run.session.assets_sha256,
         "tokenizer_sha256": store.tokenizer.hash,
-        "config_hash": config_hash(run.session.config),
+        "config_hash": config_hash(run.origin),
         "overrides": run.overrides,
     }

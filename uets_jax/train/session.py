@@ -12,12 +12,20 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uets_jax.build import build, hypers
-from uets_jax.config import ExperimentConfig, candidates, piece, window_length
+from uets_jax.config import (
+    ExperimentConfig,
+    ModelConfig,
+    candidates,
+    piece,
+    window_length,
+)
 from uets_jax.curriculum import length
 from uets_jax.data.folders import cache_folder
 from uets_jax.data.store import TokenStore, prepare
 from uets_jax.data.windows import Windows, sequential
 from uets_jax.errors import UserError
+from uets_jax.growth.grow import check_own
+from uets_jax.growth.stages import ladder
 from uets_jax.step import Program
 from uets_jax.train.assets import build_assets, inputs_sha256
 from uets_jax.train.mesh import check_rows, compile_init, make_mesh
@@ -33,6 +41,18 @@ class Session:
     store: TokenStore
     program: Program
     mesh: Mesh
+    overrides: Mapping[str, Any] | None = None
+
+    def reshaped(self, model: ModelConfig) -> "Session":
+        """The same run with another model; text, windows and assets are shared."""
+        if model == self.config.model:
+            return self
+        config = dataclasses.replace(self.config, model=model)
+        program = build(config, self.overrides)
+        other = dataclasses.replace(self, config=config, program=program)
+        shared = ("windows", "assets", "assets_sha256")
+        vars(other).update({k: vars(self)[k] for k in shared if k in vars(self)})
+        return other
 
     @functools.cached_property
     def windows(self) -> Windows:
@@ -111,10 +131,28 @@ def open_session(
     use_compilation_cache(config.data.cache)
     store = prepare(config.data)
     config = resolve(config, store)
-    session = Session(config, store, build(config, overrides), mesh)
+    session = Session(config, store, build(config, overrides), mesh, overrides)
+    check_growth(config, overrides)
     # raise now, not at the first step
     _ = session.windows, session.assets, session.assets_sha256
     return session
+
+
+def check_growth(
+    config: ExperimentConfig, overrides: Mapping[str, Any] | None
+) -> None:
+    """Raises `UserError` for a plan that can't be read, or not be carried out."""
+    method, plan = config.growth.method, config.growth.plan
+    if method != "none" and not plan:
+        raise UserError(
+            f"growth.plan: empty; method {method!r} needs stages, such as depth=4:0.5"
+        )
+    if method == "none" and plan:
+        raise UserError(f"growth.method: none; {plan!r} needs one, such as fixed")
+    if method == "none":
+        return
+    ladder(config)
+    check_own(overrides)
 
 
 def check_lengths(config: ExperimentConfig) -> None:

@@ -21,7 +21,6 @@ from uets_jax.train import checkpoint
 from uets_jax.train.assets import asset_costs
 from uets_jax.train.files import told
 from uets_jax.train.interrupts import Interrupts
-from uets_jax.train.mesh import abstract_state
 from uets_jax.train.processes import agreement, alike, barrier, is_main
 from uets_jax.train.run import Position, Run
 from uets_jax.train.sameness import (
@@ -33,6 +32,7 @@ from uets_jax.train.sameness import (
 )
 from uets_jax.train.saver import Saver
 from uets_jax.train.session import Session
+from uets_jax.train.shapes import abstract_at, session_at
 from uets_jax.train.watchdog import Watchdog
 from uets_jax.types import TrainState
 
@@ -78,8 +78,10 @@ def begin(
         ledger.carry(record["ledger"])
         state = state._replace(hypers=session.place_hypers(hypers(config)))
     at.counts["resumes"] += bool(record)
+    session = session_at(session, record)
     progress = progress_of(session, at.step)
     run = Run(
+        origin=config,
         session=session,
         overrides=overrides,
         out=out,
@@ -192,7 +194,7 @@ def restore(
 
     Damaged ones are set aside, so that they never count as newer than what follows.
     """
-    abstract = abstract_state(same.session.program, same.session.mesh)
+    abstract = lambda record: abstract_at(same.session, record)
     check = lambda record: same.check(root, record)
     found, damaged = checkpoint.load_newest(root, abstract, check)
     notes = [f"left out a damaged checkpoint: {what}" for what in damaged]

@@ -51,6 +51,7 @@ def finish(run: "Run") -> dict[str, Any]:
         "params": sum(x.size for x in jax.tree.leaves(params)),
         **cost(run),
         "phases": run.phases,
+        "growth": at.growth,
         **at.counts,
         "processes": jax.process_count(),
         "params_sha256": params_sha256(params),
@@ -60,7 +61,7 @@ def finish(run: "Run") -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(),
         "commit": commit(),
-        "config_hash": config_hash(session.config),
+        "config_hash": config_hash(run.origin),
         "samples": samples,
     }
     if is_main():

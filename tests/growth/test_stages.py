@@ -1,0 +1,96 @@
+import dataclasses
+
+import pytest
+
+from uets_jax.config import GrowthConfig
+from uets_jax.errors import UserError
+from uets_jax.growth.stages import Op, after, ladder, parse, resized
+from uets_jax.models.presets import model_config
+
+MODEL = model_config("modern", "tiny", vocab=64)  # depth 2, width 32, 2 heads
+GROUPED = dataclasses.replace(MODEL, heads=4, kv_heads=2, head_dim=8)
+
+
+def growth(plan, **fields):
+    return GrowthConfig(method="fixed", plan=plan, **fields)
+
+
+def test_a_plan_is_stages_in_order():
+    first, second = parse(growth("depth=2:0.3, depth=4:0.6,heads=4:0.6"))
+    assert (first.share, second.share) == (0.3, 0.6)
+    assert [op.size for op in second.ops] == [4, 4]
+    assert str(second) == "depth=4, heads=4"
+
+
+def test_the_ways_of_the_config_go_into_the_ops():
+    [stage] = parse(
+        growth("depth=4:0.5,hidden=256:0.5", depth="stack", units="split")
+    )
+    assert [op.how for op in stage.ops] == ["stack", "split"]
+
+
+def test_no_plan_has_no_stages():
+    assert parse(growth("")) == ()
+
+
+@pytest.mark.parametrize(
+    ("plan", "complaint"),
+    [
+        ("depth4:0.5", "field=size:share"),
+        ("depth=4", "field=size:share"),
+        ("depth=four:0.5", "field=size:share"),
+        ("layers=4:0.5", "depth"),
+        ("depth=4:1.5", "shares must rise"),
+        ("depth=4:0", "shares must rise"),
+        ("depth=3:0.5,depth=4:0.4", "shares must rise"),
+        ("depth=4:nan", "shares must rise"),
+    ],
+)
+def test_a_plan_that_can_not_be_read_is_refused(plan, complaint):
+    with pytest.raises(UserError, match=complaint):
+        parse(growth(plan))
+
+
+def test_the_ladder_has_a_config_for_every_stage(tiny):
+    config = dataclasses.replace(tiny, growth=growth("depth=3:0.3,heads=4:0.6"))
+    assert [(c.model.depth, c.model.heads) for c in ladder(config)] == [
+        (2, 2),
+        (3, 2),
+        (3, 4),
+    ]
+
+
+def test_a_stage_changes_nothing_but_the_model(tiny):
+    [stage] = parse(growth("depth=3:0.5"))
+    grown = after(tiny, stage)
+    assert dataclasses.replace(grown, model=tiny.model) == tiny
+
+
+def test_as_many_key_heads_as_heads_stay_as_many():
+    assert resized(MODEL, Op("heads", 4)).kv_heads == 4
+
+
+def test_grouped_heads_grow_within_their_groups_and_go_by_groups():
+    assert resized(GROUPED, Op("heads", 6)).kv_heads == 2
+    assert resized(GROUPED, Op("heads", 2)).kv_heads == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "op", "complaint"),
+    [
+        (MODEL, Op("depth", 2), "has 2 already"),
+        (MODEL, Op("depth", 0), "at least 1"),
+        (MODEL, Op("depth", 3, "stack"), "multiple of the 2 layers"),
+        (MODEL, Op("width", 48), "multiple of the 32"),
+        (MODEL, Op("heads", 5, "split"), "at most doubles"),
+        (MODEL, Op("experts", 1), "two or more"),
+        (dataclasses.replace(MODEL, experts=2), Op("experts", 4), "come once"),
+        (dataclasses.replace(MODEL, experts=2), Op("hidden", 8), "can't be changed"),
+        (GROUPED, Op("heads", 5), "multiple of 2"),
+        (GROUPED, Op("heads", 3), "multiple of 2"),
+        (dataclasses.replace(MODEL, memory_rows=4), Op("memory_rows", 6), "multiple"),
+    ],
+)
+def test_what_can_not_be_done_is_refused_with_its_reason(model, op, complaint):
+    with pytest.raises(UserError, match=complaint):
+        resized(model, op)

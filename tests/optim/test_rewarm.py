@@ -1,0 +1,50 @@
+import chex
+import jax
+import jax.numpy as jnp
+
+from uets_jax.optim.rewarm import rewarm
+
+PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(())}
+
+
+def fresh_column(born):
+    part = rewarm(4)
+    state = part.init(PARAMS)
+    flags = (jnp.zeros(2), jnp.array([0.0, 0.0, 1.0]))
+    born = jnp.asarray(born, jnp.int32)
+    return part, state._replace(born=born, fresh={**state.fresh, "w": flags})
+
+
+def scaled(step):
+    part, state = fresh_column(10)
+    return part.apply(state, PARAMS, jnp.asarray(step, jnp.int32))[0]
+
+
+def test_without_growth_updates_pass_unchanged():
+    part = rewarm(4)
+    updates, _ = part.apply(part.init(PARAMS), PARAMS, jnp.zeros((), jnp.int32))
+    chex.assert_trees_all_equal(updates, PARAMS)
+
+
+def test_fresh_entries_rise_in_a_line_and_old_ones_never_change():
+    last = [float(scaled(step)["w"][0, 2]) for step in range(10, 15)]
+    assert last == [0.25, 0.5, 0.75, 1.0, 1.0]
+    for step in (10, 12):
+        chex.assert_trees_all_equal(scaled(step)["w"][:, :2], jnp.ones((2, 2)))
+        assert float(scaled(step)["b"]) == 1.0
+
+
+def test_the_state_stays_as_it_is_and_jit_agrees():
+    part, state = fresh_column(0)
+    updates, after = jax.jit(part.apply)(state, PARAMS, jnp.ones((), jnp.int32))
+    chex.assert_trees_all_equal(after, state)
+    chex.assert_trees_all_close(
+        updates, part.apply(state, PARAMS, jnp.ones((), jnp.int32))[0]
+    )
+
+
+def test_a_bfloat16_update_stays_one():
+    part, state = fresh_column(0)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+    updates, _ = part.apply(state, half, jnp.zeros((), jnp.int32))
+    assert updates["w"].dtype == jnp.bfloat16

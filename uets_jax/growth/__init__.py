@@ -1,0 +1,1 @@
+"""Growing and pruning a model while it trains."""

@@ -1,0 +1,153 @@
+"""The plan of a run as text: which stage of shapes comes next, and when at the latest.
+
+    depth=2:0.3,depth=4:0.6,heads=4:0.6
+
+Two stages: from 30 % of the steps on two layers, from 60 % on four, with four heads.
+"""
+
+import dataclasses
+import itertools
+
+from uets_jax.config import ExperimentConfig, GrowthConfig, ModelConfig
+from uets_jax.errors import UserError, nearest
+
+FIELDS = ("depth", "heads", "hidden", "width", "experts", "memory_rows")
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One change of shape: `field` of the model becomes `size`.
+
+    how:  of new layers identity, random, stack, interleave or middle; of new heads and
+      units new or split; else "".
+    keep: of a pruned field the indices that stay, for each layer; of depth one tuple.
+    """
+
+    field: str
+    size: int
+    how: str = ""
+    keep: tuple[tuple[int, ...], ...] = ()
+
+    def __str__(self) -> str:
+        """As in a plan: `depth=4`."""
+        return f"{self.field}={self.size}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Changes that come together, when `share` of the steps are done at the latest."""
+
+    ops: tuple[Op, ...]
+    share: float
+
+    def __str__(self) -> str:
+        """`depth=4, heads=4`."""
+        return ", ".join(map(str, self.ops))
+
+
+def parse(growth: GrowthConfig) -> tuple[Stage, ...]:
+    """The stages of `growth.plan`, in order.
+
+    Raises:
+      UserError: for the first part that can't be read.
+    """
+    parts = [part.strip() for part in growth.plan.split(",") if part.strip()]
+    pairs = [_pair(part, growth) for part in parts]
+    shares = [share for _, share in pairs]
+    for before, share in itertools.pairwise([0.0, *shares]):
+        if not before <= share < 1 or share <= 0:
+            raise UserError(
+                f"growth.plan: {growth.plan!r}: shares must rise and lie in (0, 1), "
+                f"got {share:g} after {before:g}"
+            )
+    groups = itertools.groupby(pairs, key=lambda pair: pair[1])
+    return tuple(Stage(tuple(op for op, _ in group), share) for share, group in groups)
+
+
+def _pair(part: str, growth: GrowthConfig) -> tuple[Op, float]:
+    name, equals, rest = part.partition("=")
+    size, colon, share = rest.partition(":")
+    field = name.strip()
+    try:
+        found = int(size), float(share)
+    except ValueError:
+        equals = ""
+    if not equals or not colon:
+        raise UserError(f"growth.plan: {part!r}: write field=size:share, as depth=4:0.5")
+    if field not in FIELDS:
+        raise UserError(f"growth.plan: {part!r}: {nearest(field, FIELDS)}")
+    how = {"depth": growth.depth, "heads": growth.units, "hidden": growth.units}
+    return Op(field, found[0], how.get(field, "")), found[1]
+
+
+def after(config: ExperimentConfig, stage: Stage) -> ExperimentConfig:
+    """The config once a stage has been applied.
+
+    Raises:
+      UserError: for an op that can't be applied to the model.
+    """
+    model = config.model
+    for op in stage.ops:
+        model = resized(model, op)
+    return dataclasses.replace(config, model=model)
+
+
+def ladder(config: ExperimentConfig) -> tuple[ExperimentConfig, ...]:
+    """The config as it starts, and after each stage of its plan.
+
+    Raises:
+      UserError: for a plan that can't be read or applied.
+    """
+    stages = parse(config.growth)
+    return (config, *itertools.accumulate(stages, after, initial=config))[1:]
+
+
+def resized(model: ModelConfig, op: Op) -> ModelConfig:
+    """The model after an op.
+
+    With as many key as query heads both change; else growing keeps the key heads and
+    pruning takes whole groups.
+
+    Raises:
+      UserError: for a size that the op can't reach.
+    """
+    before = getattr(model, op.field)
+    why = _refused(model, op, before)
+    if why:
+        raise UserError(f"growth.plan: {op}: {why}")
+    changes = {op.field: op.size}
+    if op.field == "heads":
+        group = model.heads // model.kv_heads
+        if group == 1 or op.size < before:
+            changes["kv_heads"] = op.size // group
+    return dataclasses.replace(model, **changes)
+
+
+def _refused(model: ModelConfig, op: Op, before: int) -> str:
+    """Why an op can't be applied; empty where it can."""
+    size, field = op.size, op.field
+    if size < 1:
+        return "a size must be at least 1"
+    if size == before:
+        return f"the model has {before} already"
+    if field in ("width", "memory_rows") and before and size % before:
+        return f"must be a multiple of the {before} that there are"
+    if field == "experts" and (before or size < 2):
+        return "experts come once, two or more, in place of a dense MLP"
+    if field == "hidden" and model.experts:
+        return "the units of experts can't be changed"
+    if op.how == "split" and size > 2 * before:
+        return f"split at most doubles the {before} that there are"
+    group = model.heads // model.kv_heads
+    step = model.kv_heads if size > before and group > 1 else group
+    if field == "heads" and size % step:
+        return f"must be a multiple of {step}, for grouped keys"
+    if field == "depth" and size > before:
+        return _refused_depth(op, before)
+    return ""
+
+
+def _refused_depth(op: Op, before: int) -> str:
+    if op.how in ("stack", "interleave") and op.size % before:
+        return f"{op.how} needs a multiple of the {before} layers that there are"
+    return ""

@@ -1,0 +1,293 @@
+"""Growth and pruning between stretches of steps: look, decide, change, tell.
+
+Decisions are taken at fixed steps and read the ledger and the losses only, so a resumed
+run takes the same ones; whatever they cost is charged.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from uets_jax.build import with_length
+from uets_jax.config import ExperimentConfig, window_length
+from uets_jax.curriculum.length import parse as parse_lengths
+from uets_jax.curriculum.length import phases as length_phases
+from uets_jax.evaluate.perplexity import compile_losses
+from uets_jax.growth.grow import begun_anew, grow
+from uets_jax.growth.plan import is_exact
+from uets_jax.growth.policy import Budget, Decision, Signals, decide, load_policy
+from uets_jax.growth.stages import Op, Stage, after, parse
+from uets_jax.measure import slope
+from uets_jax.measure.work import Cost
+from uets_jax.train.choosing import completed
+from uets_jax.train.executable import Executable, evaluation_cost, executable
+from uets_jax.train.looking import looked
+from uets_jax.train.mesh import abstract_state, put_batch
+from uets_jax.train.monitor import slope_state
+from uets_jax.train.run import Run
+from uets_jax.train.session import Session
+from uets_jax.types import Batch, TrainState
+
+LOOKED_AT = 2  # stages ahead that a probe tries
+
+
+def parts(session: Session) -> tuple[tuple[int, int], ...]:
+    """(end, length) of the stretches with rows of one length."""
+    config, full = session.config, window_length(session.config)
+    lengths = parse_lengths(config.curriculum.lengths, full)
+    return length_phases(config.train.steps, lengths, full)
+
+
+def stage_executable(session: Session, length: int) -> Executable:
+    """The train step of a stage on rows of a length."""
+    program = with_length(session.program, length, window_length(session.config))
+    return executable(program, session.mesh, session.config, session.assets)
+
+
+def remaining(run: Run) -> tuple[Stage, ...]:
+    """The stages of the plan that have not been taken."""
+    return parse(run.origin.growth)[run.at.stage :]
+
+
+def compile_ahead(run: Run) -> None:
+    """Compiles every stage of the plan, so that no growth waits for it."""
+    run.ledger.switch("compile")
+    config, session = run.session.config, run.session
+    for stage in remaining(run):
+        run.watchdog.beat(f"compiling {stage}")
+        config = after(config, stage)
+        session = session.reshaped(config.model)
+        for end, length in parts(session):
+            if end > due_step(run.origin, stage) or run.origin.growth.method != "fixed":
+                stage_executable(session, length)
+
+
+def due_step(config: ExperimentConfig, stage: Stage) -> int:
+    """The step after which a stage comes at the latest."""
+    return max(1, round(stage.share * config.train.steps))
+
+
+def next_decision(run: Run) -> int:
+    """The first step after this one at which there is something to decide."""
+    growth, steps, stages = run.origin.growth, run.origin.train.steps, remaining(run)
+    if not stages or growth.method == "none":
+        return steps
+    bounds = [s for stage in stages if (s := due_step(run.origin, stage)) > run.at.step]
+    found = bounds if growth.method != "learned" else []
+    if growth.method != "fixed":
+        every = max(1, round(growth.every * steps))
+        first = max(1, round(growth.earliest * steps))
+        ahead = max(0, -(-(run.at.step + 1 - first) // every))
+        found.append(first + ahead * every)
+    return min([*found, steps])
+
+
+def grow_if_due(run: Run) -> None:
+    """Takes the stages whose time has come, if any."""
+    stages = remaining(run)
+    if not stages or run.at.step >= run.origin.train.steps:
+        return
+    before = run.ledger.switch("growth")
+    decision = _decide(run, stages)
+    if decision.stages:
+        ops = [op for stage in decision.stages for op in stage.ops]
+        apply(run, ops, decision.why)
+        run.at.stage += len(decision.stages)
+        run.at.slope = []
+    run.ledger.switch(before)
+
+
+def _decide(run: Run, stages: tuple[Stage, ...]) -> Decision:
+    growth, step = run.origin.growth, run.at.step
+    budget = Budget(
+        step=step,
+        steps=run.origin.train.steps,
+        flops=float(run.ledger.training_flops()),
+        rates=_rates(run, stages),
+        stages=stages,
+        decay=_decay_begins(run.origin),
+    )
+    policy = load_policy() if growth.method == "learned" else None
+    return decide(policy, signals(run, stages), run.origin, budget)
+
+
+def _decay_begins(config: ExperimentConfig) -> float:
+    """Share of the steps at which the learning rate begins its last fall."""
+    return 1 - config.optim.decay if config.optim.schedule == "wsd" else 1.0
+
+
+def _rates(run: Run, stages: Sequence[Stage]) -> tuple[float, ...]:
+    """FLOPs per step as the model is, and after each of the stages."""
+    session, config = run.session, run.session.config
+    found = [_flops(session)]
+    for stage in stages:
+        config = after(config, stage)
+        session = session.reshaped(config.model)
+        found.append(_flops(session))
+    return tuple(found)
+
+
+def _flops(session: Session) -> float:
+    step = stage_executable(session, window_length(session.config))
+    return float(sum(cost.total for cost in step.count.most().values()))
+
+
+def signals(run: Run, stages: tuple[Stage, ...]) -> Signals:
+    """What a decision looks at, as host numbers."""
+    steps, step = run.origin.train.steps, run.at.step
+    last = run.at.growth[-1]["step"] if run.at.growth else 0
+    found = slope.read(slope_state(run.at.slope))
+    probes = probe(run, stages) if run.origin.growth.method == "probe" else ()
+    return Signals(
+        progress=step / steps,
+        loss=run.at.last_loss if run.at.last_loss is not None else float("nan"),
+        slope=float(found.slope),
+        error=float(found.error),
+        age=(step - last) / steps,
+        probes=probes,
+    )
+
+
+def probe(run: Run, stages: tuple[Stage, ...]) -> tuple[float, ...]:
+    """Loss of the model as it is and grown by one or two stages, after equal FLOPs.
+
+    Each fork trains on a copy of the state and the batches that come next; the loss is
+    its mean over the last half of its steps. All of it is charged.
+    """
+    steps, candidates = run.origin.growth.probe_steps, _growing(run, stages)
+    if not candidates:
+        return ()
+    rates = _rates(run, candidates)
+    grown = [
+        tuple(op for stage in candidates[: n + 1] for op in stage.ops)
+        for n in range(len(candidates))
+    ]
+    length = max(1, round(steps * max(rates) / rates[0]))
+    losses = [_fork(run, (), length)]
+    for ops, rate in zip(grown, rates[1:], strict=True):
+        losses.append(_fork(run, ops, max(1, round(length * rates[0] / rate))))
+    return tuple(losses)
+
+
+def _growing(run: Run, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The stages ahead that a probe tries: those that only grow."""
+    found, config = [], run.session.config
+    for stage in stages[:LOOKED_AT]:
+        if any(op.size < getattr(config.model, op.field) for op in stage.ops):
+            break
+        found.append(stage)
+        config = after(config, stage)
+    return tuple(found)
+
+
+def _fork(run: Run, ops: Sequence[Op], steps: int) -> float:
+    """The late loss of a copy that is grown by `ops` and trained."""
+    session, state = run.session, jax.tree.map(lambda x: x.copy(), run.state)
+    if ops:
+        session, state = changed(session, state, ops)
+    step = stage_executable(session, window_length(session.config))
+    losses, first = [], run.at.step + run.at.passed_over
+    cost = sum(step.count.most().values(), Cost())
+    for number in range(first, first + steps):
+        pool = put_batch(session.windows[number], session.mesh)
+        state, metrics = step.call(state, pool, session.assets)
+        losses.append(metrics["loss"])
+    run.ledger.charge({"probe": cost * steps})
+    late = np.asarray(jax.device_get(losses[-max(1, steps // 2) :]))
+    return float(late.mean())
+
+
+def apply(run: Run, ops: Sequence[Op], why: str) -> dict[str, Any]:
+    """Changes the state's shapes, and tells what that did."""
+    old, batch = run.session, next_batch(run)
+    before, exact, begun, done = batch_loss(run, batch), True, [], []
+    for op in ops:
+        config, op = run.session.config, completed(run, batch, op)
+        exact &= is_exact(op, config.model)
+        begun += begun_anew(config, [op], old.overrides)
+        run.session, run.state = changed(run.session, run.state, [op])
+        done.append(op)
+    entry = {
+        "step": run.at.step,
+        "ops": [dataclasses.asdict(op) for op in done],
+        "why": why,
+        "exact": exact,
+        "loss_before": before,
+        "loss_after": batch_loss(run, batch),
+        "params": sum(x.size for x in jax.tree.leaves(run.state.params)),
+        "step_flops_before": _flops(old),
+        "step_flops": _flops(run.session),
+        "flops": run.ledger.training_flops(),
+        "begun_anew": len(begun),
+    }
+    run.at.growth.append(entry)
+    detail = _told(old.config, run.session.config, ops, why)
+    if begun:
+        detail += f"; {len(begun)} leaves of optimizer or parts begin anew: {begun[0]}"
+    told = {k: v for k, v in entry.items() if isinstance(v, int | float)}
+    run.event("growth", detail, **{k: v for k, v in told.items() if k not in _SPENT})
+    run.progress.note(f"step {run.at.step}: {detail}")
+    return entry
+
+
+_SPENT = ("step", "flops")
+
+
+def _told(
+    old: ExperimentConfig, new: ExperimentConfig, ops: Sequence[Op], why: str
+) -> str:
+    """`depth 1 -> 4 (at its share)`."""
+    sizes = lambda c, op: getattr(c.model, op.field)
+    moved = (f"{op.field} {sizes(old, op)} -> {sizes(new, op)}" for op in ops)
+    return f"{', '.join(moved)} ({why})"
+
+
+def changed(
+    session: Session, state: TrainState, ops: Sequence[Op]
+) -> tuple[Session, TrainState]:
+    """Session and state in the new shapes, each leaf made where it belongs."""
+    config, ops = session.config, tuple(ops)
+    model = functools.reduce(
+        lambda c, op: after(c, Stage((op,), 1.0)), ops, config
+    ).model
+    grown = session.reshaped(model)
+    where = jax.tree.map(
+        lambda x: x.sharding, abstract_state(grown.program, session.mesh)
+    )
+    move = lambda s: grow(config, s, ops, session.overrides)[1]
+    return grown, jax.jit(move, out_shardings=where)(state)
+
+
+def next_batch(run: Run) -> Batch:
+    """The rows that the next step reads, as many as an evaluation's."""
+    config, session = run.session.config, run.session
+    batch = session.windows[run.at.step + run.at.passed_over]
+    rows = config.train.batch // config.train.microbatches
+    return jax.tree.map(lambda x: x[:rows], batch)
+
+
+def batch_loss(run: Run, batch: Batch) -> float:
+    """Loss of the model on a batch, in nats per token; charged to growth."""
+    session = run.session
+    total = compile_losses(session.program)(
+        run.state.params, put_batch(batch, session.mesh)
+    )
+    cost = evaluation_cost(session.program, session.mesh, session.config)
+    run.ledger.charge({"growth": cost})
+    return float(total) / max(int((np.asarray(batch.targets) >= 0).sum()), 1)
+
+
+def take_a_look(run: Run) -> None:
+    """Reads layers, heads and units on the next batch, for the report."""
+    before = run.ledger.switch("growth")
+    found = looked(run, next_batch(run))
+    values = {
+        name: np.asarray(value, np.float64).round(6).tolist()
+        for name, value in found.items()
+    }
+    run.metrics.write({"step": run.at.step, "signals": values, **run.spent()})
+    run.ledger.switch(before)
