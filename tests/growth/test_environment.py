@@ -26,6 +26,11 @@ TOKENS = 2e5
 NEVER = (2.0, 2.0)
 
 
+def root():
+    """The same key again: a key that is used twice is an error."""
+    return jax.random.key(0)
+
+
 def setting(price=0.2, ladder=(0, 1, 2)):
     return Setting(jnp.array(ladder), jnp.float32(TOKENS), jnp.float32(price))
 
@@ -75,7 +80,7 @@ def test_the_reward_telescopes(shares, key):
 def test_decisions_are_asked_between_the_earliest_and_the_decay(key):
     found = follow(key, at(*NEVER), setting())
     assert np.flatnonzero(found.asked).tolist() == [*range(2, 12)]
-    short = follow(key, at(0.2, 2.0), setting(ladder=(0, 1, 1)))
+    short = follow(root(), at(0.2, 2.0), setting(ladder=(0, 1, 1)))
     assert np.flatnonzero(short.asked).tolist() == [2, 3, 4]
     assert np.flatnonzero(short.taken).tolist() == [4]
 
@@ -89,8 +94,8 @@ def test_the_slope_is_seen_through_noise(key):
     exact = 0.5 * 1.1 * x**-0.5 * (1 - 0.5 / 2) ** -2  # the bias that `slope` states
     assert fall == pytest.approx(exact, rel=0.1)
     loud = LAW._replace(noise=jnp.float32(1.0))
-    noisy = follow(key, at(*NEVER), setting(), loud).features
-    clear = follow(key, at(*NEVER), setting(), quiet).features
+    noisy = follow(root(), at(*NEVER), setting(), loud).features
+    clear = follow(root(), at(*NEVER), setting(), quiet).features
     assert noisy[5:, place[1]].mean() > 2 * clear[5:, place[1]].mean()
     assert jnp.isfinite(noisy).all()
 
@@ -99,11 +104,11 @@ def test_with_a_huge_price_refusing_is_best_and_what_the_score_does(key):
     dear = setting(price=1e3)
     never = follow(key, at(*NEVER), dear)
     for shares in [(0.1, 0.1), (0.3, 2.0), (0.55, 0.55)]:
-        assert follow(key, at(*shares), dear).reward < never.reward
+        assert follow(root(), at(*shares), dear).reward < never.reward
     eager = jnp.array([5.0, *START[1:]])
     act = jax.jit(lambda key, one: episode(LAW, greedy(eager), key, one))
-    assert not act(key, dear).taken.any()
-    assert act(jax.random.key(0), setting(price=0.0)).taken.sum() == 2
+    assert not act(root(), dear).taken.any()
+    assert act(root(), setting(price=0.0)).taken.sum() == 2
 
 
 def test_a_sampled_policy_takes_what_is_likely(key):
@@ -114,5 +119,5 @@ def test_a_sampled_policy_takes_what_is_likely(key):
 
 def test_the_same_key_is_the_same_episode(key):
     one = follow(key, at(0.3, 0.5), setting())
-    two = follow(jax.random.key(0), at(0.3, 0.5), setting())
+    two = follow(root(), at(0.3, 0.5), setting())
     jax.tree.map(np.testing.assert_array_equal, one, two)

@@ -22,7 +22,9 @@ def test_a_static_curve_is_a_power_law():
     assert static(LAW, 0, 1e5) == pytest.approx(4.0)
     assert static(LAW, 0, 4e5) == pytest.approx(3.5)
     tokens = np.array([1e5, 2e5])
-    np.testing.assert_allclose(static(LAW, 1, tokens), 2.5 + 1.2 * (tokens / 1e5) ** -0.4)
+    np.testing.assert_allclose(
+        static(LAW, 1, tokens), 2.5 + 1.2 * (tokens / 1e5) ** -0.4
+    )
 
 
 def test_nothing_is_infinite_before_the_first_step():

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.growth.test_environment import LAW
 from uets_jax.growth.environment import Rules, timed
+from uets_jax.growth.law import Law
 from uets_jax.growth.reinforce import (
     Ranges,
     mean_value,
@@ -16,6 +16,19 @@ from uets_jax.growth.reinforce import (
 )
 from uets_jax.growth.score import START
 
+LAW = Law(
+    floor=jnp.array([3.2, 3.0, 2.8]),
+    height=jnp.array([1.1, 1.0, 1.0]),
+    power=jnp.array([0.5, 0.45, 0.4]),
+    drop=jnp.array([0.2, 0.3, 0.4]),
+    cost=jnp.array([1e6, 1.5e6, 2.5e6]),
+    jump=jnp.float32(0.0),
+    lag=jnp.float32(2e4),
+    noise=jnp.float32(0.1),
+    start=jnp.float32(7.0),
+    unit=jnp.float32(2e5),
+    batch=jnp.float32(1024),
+)
 RANGES = Ranges(((0, 1, 2), (0, 2)), (1e5, 4e5), (0.05, 10.0))
 RULES = Rules(points=4)
 
@@ -48,14 +61,12 @@ def test_the_policy_gradient_improves_the_policy(key):
     assert ask(found.weights, jax.random.key(1)) > before + 0.02
 
 
-def test_refusing_and_growing_at_once_have_a_value(key):
-    value = lambda shares: mean_value(
-        LAW, timed(jnp.array(shares)), jax.random.key(0), 64, RANGES, RULES
-    )
+def test_with_a_high_price_refusing_is_worth_more():
     dear = RANGES._replace(price=(50.0, 60.0))
-    assert jnp.isfinite(value([2.0, 2.0]))
-    worse = mean_value(LAW, timed(jnp.array([0.1, 0.1])), key, 64, dear, RULES)
-    never = mean_value(
-        LAW, timed(jnp.array([2.0, 2.0])), jax.random.key(0), 64, dear, RULES
-    )
-    assert never > worse
+
+    @jax.jit
+    def value(shares):
+        key = jax.random.key(0)
+        return mean_value(LAW, timed(shares), key, 64, dear, RULES)
+
+    assert value(jnp.array([2.0, 2.0])) > value(jnp.array([0.1, 0.1]))

@@ -118,10 +118,9 @@ def episode(
     first = _State(
         jnp.zeros((), jnp.int32), zero, zero, zero, start, zero, slope.init()
     )
-    keys = jax.random.split(key, (rules.decisions, 2))
-    interval = lambda state, given: _interval(law, act, setting, rules, state, *given)
+    interval = lambda state, n: _interval(law, act, setting, rules, key, state, n)
     numbers = jnp.arange(rules.decisions)
-    last, (rewards, asked, taken, seen) = jax.lax.scan(interval, first, (numbers, keys))
+    last, (rewards, asked, taken, seen) = jax.lax.scan(interval, first, numbers)
     drop = law.drop[setting.ladder[last.rung]]
     rewards = rewards.at[-1].add(drop)
     return Episode(
@@ -134,19 +133,20 @@ def _interval(
     act: Act,
     setting: Setting,
     rules: Rules,
+    key: Key[Array, ""],
     state: _State,
     number: Int[Array, ""],
-    keys: Key[Array, "2"],
 ) -> tuple[_State, Any]:
     """A decision, and the training up to the next one."""
+    chance, noise = jax.random.split(jax.random.fold_in(key, number))
     progress = number / rules.decisions
     tokens = progress * setting.tokens
     view, more = _view(law, setting, state, progress, tokens)
     open_ = (progress >= rules.earliest) & (progress < rules.decay) & more
-    take = open_ & act(view, keys[0])
+    take = open_ & act(view, chance)
     grown = _grown(law, setting, state, progress, tokens)
     state_now = jax.tree.map(lambda a, b: jnp.where(take, a, b), grown, state)
-    after = _trained(law, setting, rules, state_now, tokens, keys[1])
+    after = _trained(law, setting, rules, state_now, tokens, noise)
     spent = (after.flops - state.flops) / _reference(law, setting)
     reward = state.loss - after.loss - setting.price * spent
     return after, (reward, open_, take, view.features)

@@ -44,7 +44,10 @@ class Fit(NamedTuple):
 
 
 def fit(
-    curves: Sequence[Curve], cost: Sequence[float], batch: float, start: float
+    curves: Sequence[Curve],
+    cost: Sequence[float] | np.ndarray,
+    batch: float,
+    start: float,
 ) -> Fit:
     """The law under which the curves are likeliest, for equal normal noise.
 

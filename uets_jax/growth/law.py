@@ -58,9 +58,7 @@ def gap(law: Law, before: Any, size: Any, tokens: Any) -> Any:
     return before - static(law, size, tokens) + law.jump
 
 
-def mixed(
-    law: Law, size: Any, tokens: Any, apart: Any, since: Any, exp: Any
-) -> Any:
+def mixed(law: Law, size: Any, tokens: Any, apart: Any, since: Any, exp: Any) -> Any:
     """The loss after `tokens`, of one that was `apart` at `since`.
 
     Args:

@@ -52,7 +52,7 @@ def log(run: Run, count: Count, pending: Pending | None) -> None:
         run.stop = run.interrupts.caught or "a signal to another process"
     why = bad(values)
     if not why and run.origin.growth.method not in ("none", "fixed"):
-        follow(run.at, run.ledger.training_flops(), values["loss"])
+        follow(run.at, float(run.ledger.training_flops()), values["loss"])
     if why:
         _act(run, pending.step, why)
     else:

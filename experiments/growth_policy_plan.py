@@ -1,0 +1,216 @@
+"""What the learned growth policy wants run: recorded runs to learn from, then a verdict.
+
+    rollout   about 40 short runs on clean text: one, two and four layers throughout, and
+              growth 1 -> 2 -> 4 and 1 -> 4 at random times
+    verify    other seeds, a run twice as long, the other track: the policy at several
+              prices, the best schedule among the rollouts, trigger, random times, static
+
+All are b2 at one learning rate, and end in the same decay. Pure: from the results so far
+to the jobs that are wanted.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import arms, tracks
+from experiments.aql_plan import RECIPES
+from experiments.growth_policy_score import best_schedule
+from experiments.runner import Job, Measure, Results
+from uets_jax.config import ExperimentConfig, GrowthConfig
+
+RECIPE, RATE = "b2", 0.01
+STEPS = 240  # of 1,024 tokens
+DEPTHS = (1, 2, 4)
+PRICES = (0.05, 0.2, 1.0)  # nats per run at the last size
+DEAR = 10.0
+EVAL_TOKENS = 100_000
+EARLIEST, LATEST = 0.1, 0.55  # of the random times; the rate decays from 0.6 on
+RANDOM = 14  # schedules of each ladder
+LADDER = "depth=2:0.3,depth=4:0.55"  # for trigger at the latest; learned: the order
+FIRST_SEED = 101  # of the verdict
+
+
+class Case(NamedTuple):
+    """Where the verdict is read: a track and a length of the runs."""
+
+    track: str
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line says.
+
+    stores:  folder of the tracks.
+    seeds:   of each arm of the verdict.
+    steps:   of a run.
+    random:  schedules of each ladder.
+    weights: of the policy, by which its runs are named.
+    """
+
+    stores: Path
+    seeds: int = 3
+    steps: int = STEPS
+    random: int = RANDOM
+    weights: tuple[float, ...] = ()
+
+    @property
+    def policy(self) -> str:
+        """Another policy has other runs."""
+        return hashlib.sha256(repr(self.weights).encode()).hexdigest()[:8]
+
+
+def cases(options: Options) -> tuple[Case, ...]:
+    """Other seeds, a longer run, another text."""
+    n = options.steps
+    return Case("clean", n), Case("clean", 2 * n), Case("mixture", n)
+
+
+class PolicyPlan:
+    """The plan of one phase.
+
+    options: of the command line.
+    verify:  the verdict is wanted, too.
+    measure: from the name of a job to what is read off its run.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        verify: bool,
+        measure: Callable[[str], Measure] | None = None,
+    ) -> None:
+        self.options, self.verify, self.measure = options, verify, measure
+        self._rollouts = self.rollouts()
+        self._verdict: list[Job] = []
+
+    def __call__(self, results: Results) -> list[Job]:
+        """The rollouts; once all are there, the verdict."""
+        known = [results.get(job.name) for job in self._rollouts]
+        if not self.verify or None in known:
+            return self._rollouts
+        self._verdict = self._verdict or self.verdict([r for r in known if r])
+        return [*self._rollouts, *self._verdict]
+
+    def rollouts(self) -> list[Job]:
+        """Static depths at two lengths, and random times, a third of them shorter."""
+        n, rng = self.options.steps, np.random.default_rng(0)
+        found = [
+            self.job("rollout", f"static {depth}", Case("clean", steps), seed, depth)
+            for depth in DEPTHS
+            for steps in (n // 2, n)
+            for seed in (1, 2)
+        ]
+        for number in range(2 * self.options.random):
+            case = Case("clean", n // 2 if number % 3 == 2 else n)
+            plan = random_plan(rng, two=number % 2 == 0)
+            growth = GrowthConfig("fixed", plan)
+            seed = 1 + (number // 2) % 2
+            found.append(self.job("rollout", "fixed", case, seed, growth=growth))
+        return found
+
+    def verdict(self, records: Sequence[dict[str, Any]]) -> list[Job]:
+        """Every arm on every case with every seed."""
+        found = []
+        for case in cases(self.options):
+            for seed in range(FIRST_SEED, FIRST_SEED + self.options.seeds):
+                for arm, growth, price, depth in verdict_arms(
+                    self.options, records, case, seed
+                ):
+                    job = self.job("verify", arm, case, seed, depth, growth, price)
+                    found.append(job)
+        return [*{job.name: job for job in found}.values()]
+
+    def job(
+        self,
+        stage: str,
+        arm: str,
+        case: Case,
+        seed: int,
+        depth: int = 1,
+        growth: GrowthConfig | None = None,
+        price: float | None = None,
+    ) -> Job:
+        """One run."""
+        plan = growth.plan if growth else ""
+        labels = {
+            "stage": stage,
+            "arm": arm,
+            "track": case.track,
+            "horizon": case.steps,
+            "price": price,
+            "seed": seed,
+            "depth": depth,
+            "plan": plan,
+        }
+        name = job_name(self.options, stage, arm, case, seed, plan, price)
+        half = "a" if stage == "rollout" else "b"
+        config = configure(self.options.stores, half, case, seed, depth, growth)
+        measure = self.measure and self.measure(name)
+        return Job(name, config, tuple(labels.items()), measure)
+
+
+def verdict_arms(
+    options: Options, records: Sequence[dict[str, Any]], case: Case, seed: int
+) -> list[tuple[str, GrowthConfig | None, float | None, int]]:
+    """(arm, growth, price, depth) of the runs of a case and a seed."""
+    learned = lambda price: GrowthConfig("learned", LADDER, cost=price)
+    prices = (*PRICES, DEAR) if case == cases(options)[0] else PRICES
+    found: list[Any] = [("learned", learned(price), price, 1) for price in prices]
+    found += [(f"static {depth}", None, None, depth) for depth in DEPTHS]
+    found.append(("trigger", GrowthConfig("trigger", LADDER), None, 1))
+    plan = random_plan(np.random.default_rng(seed), two=seed % 2 == 0)
+    found.append(("random", GrowthConfig("fixed", plan), None, 1))
+    for price in PRICES:
+        plan = best_schedule(records, price, options.steps)
+        if plan:
+            found.append(("fixed", GrowthConfig("fixed", plan), None, 1))
+    return found
+
+
+def random_plan(rng: np.random.Generator, two: bool) -> str:
+    """1 -> 2 -> 4 or 1 -> 4, at random shares of the steps."""
+    first, second = sorted(rng.uniform(EARLIEST, LATEST, 2).round(2))
+    return f"depth=2:{first:g},depth=4:{second:g}" if two else f"depth=4:{first:g}"
+
+
+def job_name(
+    options: Options,
+    stage: str,
+    arm: str,
+    case: Case,
+    seed: int,
+    plan: str,
+    price: float | None,
+) -> str:
+    """A path; unique among the jobs."""
+    words = [arm.replace(" ", "-")]
+    if arm == "learned":
+        words += [options.policy, f"p{price:g}"]
+    elif plan:
+        words.append(plan.replace("depth=", "d").replace(":", "_").replace(",", "-"))
+    return f"{stage}/{case.track}_n{case.steps}_{'_'.join(words)}_s{seed}"
+
+
+def configure(
+    stores: Path,
+    half: str,
+    case: Case,
+    seed: int,
+    depth: int,
+    growth: GrowthConfig | None,
+) -> ExperimentConfig:
+    """The run of an arm."""
+    source = tracks.store(stores, case.track, half)
+    settings = {**RECIPES[RECIPE], "learning_rate": RATE}
+    flops = case.steps * arms.step_flops(RECIPE, depth, settings["batch"])
+    config = arms.config(RECIPE, source, settings, depth, flops, seed)
+    train = dataclasses.replace(config.train, eval_tokens=EVAL_TOKENS)
+    name = f"depth {depth}" + (f", {growth.method} growth" if growth else "")
+    growth = growth or GrowthConfig()
+    return dataclasses.replace(config, name=name, growth=growth, train=train)

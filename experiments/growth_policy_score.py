@@ -1,0 +1,181 @@
+"""From finished runs to curves of the law, rewards, and rows.
+
+    reward = (loss before the first step - final loss) - price FLOPs / C_ref
+
+in nats; C_ref: the FLOPs of as many steps at the last depth. Higher is better.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import arms
+from experiments.foundation import training_flops
+from experiments.runner import Measure
+from uets_jax.errors import UserError
+from uets_jax.growth.fit import Curve
+from uets_jax.measure.difference import difference
+from uets_jax.train.loop import Result
+
+Record = Mapping[str, Any]
+WARM = 0.1  # share of the steps before which the law does not hold
+BATCH = 8
+
+
+def measure_with(runs: Path) -> Callable[[str], Measure]:
+    """What is read off the run of a job, by the job's name."""
+    return lambda name: functools.partial(measure, runs / name)
+
+
+def measure(folder: Path, result: Result) -> dict[str, Any]:
+    """The training loss of every step, and what growth did.
+
+    Raises:
+      UserError: if the run's metrics can't be read.
+    """
+    path = folder / "metrics.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}; delete the run to run it again") from None
+    steps = {line["step"]: line for line in lines if line.get("loss") is not None}
+    curve = {"step": [*steps], "loss": [line["loss"] for line in steps.values()]}
+    events = [
+        {
+            "step": event["step"],
+            "depth": depth_after(event),
+            "why": event.get("why", ""),
+        }
+        for event in result.summary.get("growth") or []
+    ]
+    return {"curve": curve, "growth": events}
+
+
+def depth_after(event: Record) -> int:
+    """Of an entry of a run's growth."""
+    return [op["size"] for op in event["ops"] if op["field"] == "depth"][-1]
+
+
+def curve_of(record: Record, depths: Sequence[int]) -> Curve:
+    """The run for the fit: without its warm-up and its decay."""
+    config = record["config"]
+    train, optim = config["train"], config["optim"]
+    tokens = train["batch"] * (config["data"]["length"] or config["model"]["context"])
+    steps = np.array(record["curve"]["step"], np.float64)
+    losses = np.array(record["curve"]["loss"], np.float64)
+    warm, decay = WARM * train["steps"], (1 - optim["decay"]) * train["steps"]
+    kept = (steps > warm) & (steps <= decay)
+    path = [(depths.index(config["model"]["depth"]), 0.0)]
+    path += [(depths.index(e["depth"]), tokens * e["step"]) for e in record["growth"]]
+    # the loss of a step is taken before its update
+    seen = (steps[kept] - 1) * tokens
+    end = float(tokens * train["steps"])
+    return Curve(tuple(path), seen, losses[kept], end, record["final_loss"])
+
+
+def reference(steps: int) -> float:
+    """C_ref."""
+    return float(steps * arms.step_flops("b2", arms.DEPTHS[-1], BATCH))
+
+
+def reward(record: Record, price: float) -> float:
+    """Of a finished run."""
+    spent = training_flops(record) / reference(record["horizon"])
+    return math.log(arms.VOCAB) - record["final_loss"] - price * spent
+
+
+def best_schedule(records: Sequence[Record], price: float, steps: int) -> str:
+    """The plan of the rollout with the highest reward at a price; "": never grow.
+
+    Random search with the rollouts' budget, among those of the length asked for.
+    """
+    right = [
+        r
+        for r in records
+        if r["horizon"] == steps and r["depth"] == 1 and not r["diverged"]
+    ]
+    if not right:
+        raise UserError("growth_policy: every rollout of one layer has diverged")
+    return max(right, key=lambda r: reward(r, price))["plan"]
+
+
+def arm_of(record: Record, plan: str, price: float) -> str | None:
+    """The line of a table of a price that a run belongs to; None: to no such line."""
+    arm = record["arm"]
+    if arm == "learned":
+        return "learned" if record["price"] == price else None
+    if arm == "fixed":
+        return "best fixed" if record["plan"] == plan else None
+    return arm
+
+
+def case_rows(
+    records: Sequence[Record], plan: str, price: float
+) -> list[dict[str, Any]]:
+    """The arms of one case at one price, against the best fixed schedule."""
+    found: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda r: r["seed"]):
+        arm = arm_of(record, plan, price)
+        if arm:
+            found.setdefault(arm, []).append(record)
+    if not plan and "static 1" in found:
+        found["best fixed"] = found["static 1"]
+    base = found.get("best fixed", [])
+    return [
+        {"arm": arm, **row(some, base, price, plan if arm == "best fixed" else "")}
+        for arm, some in found.items()
+    ]
+
+
+def row(
+    records: Sequence[Record], base: Sequence[Record], price: float, plan: str
+) -> dict[str, Any]:
+    """Means over the seeds; the difference of rewards with its interval."""
+    found: dict[str, Any] = {
+        "track": records[0]["track"],
+        "horizon": records[0]["horizon"],
+        "lambda": price,
+        "seeds": len(records),
+        "plan": plan or None,
+        "diverged_runs": sum(r["diverged"] for r in records),
+    }
+    keys = ("loss", "flops", "reward", "stages", "first_growth", "last_growth")
+    gaps = ("difference", "difference_low", "difference_high")
+    found |= dict.fromkeys((*keys, *gaps))
+    if found["diverged_runs"]:
+        return found
+    rewards = [reward(r, price) for r in records]
+    ends = [
+        r["growth"][i]["step"] / r["horizon"]
+        for r in records
+        for i in ((0, -1) if r["growth"] else ())
+    ]
+    found |= {
+        "loss": float(np.mean([r["final_loss"] for r in records])),
+        "flops": float(np.mean([training_flops(r) for r in records])),
+        "reward": float(np.mean(rewards)),
+        "stages": float(np.mean([len(r["growth"]) for r in records])),
+        "first_growth": float(np.mean(ends[::2])) if ends else None,
+        "last_growth": float(np.mean(ends[1::2])) if ends else None,
+    }
+    return found | gap_to(records, base, price)
+
+
+def gap_to(
+    records: Sequence[Record], base: Sequence[Record], price: float
+) -> dict[str, Any]:
+    """Reward less that of the same seeds of `base`; above 0: better."""
+    same = [r["seed"] for r in records] == [r["seed"] for r in base]
+    if not same or records is base or any(r["diverged"] for r in base):
+        return {}
+    mine, theirs = ([reward(r, price) for r in some] for some in (records, base))
+    found = {"difference": float(np.mean(mine) - np.mean(theirs))}
+    if len(mine) < 2:
+        return found
+    gap = difference(mine, theirs)
+    return found | {"difference_low": gap.low, "difference_high": gap.high}
