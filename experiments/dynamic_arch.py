@@ -85,7 +85,16 @@ def measured(folder: Path, result: Result) -> dict[str, Any]:
         "phases": result.summary["phases"],
         "final_params": result.summary["params"],
         "losses": [round(float(line["loss"]), 4) for line in lines],
+        **_routed(lines),
     }
+
+
+def _routed(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Load and drops of the router over the last 20 steps."""
+    keys = ("router_load_max", "router_dropped")
+    last = [line for line in lines[-20:] if all(key in line for key in keys)]
+    mean = lambda key: sum(float(line[key]) for line in last) / len(last)
+    return {key: mean(key) for key in keys} if last else {}
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from uets_jax.models.presets import from_dict
 TABLES = ("target", "events", "moments", "prune", "moe")
 DEPTH = 4  # of the final model
 RECIPE, BATCH = RECIPES["b2"], 8
-RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)
-TRIALS = 8  # per arm and number of tokens per parameter
+RATES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
+SMALL_RATES = {1: RATES[1:4], 2: RATES[2:5]}  # by depth
 EVAL_TOKENS = 100_000  # of valid-A, in a trial
 TOKENS_PER_PARAM = (3, 10)  # parameters of the blocks of the final model
 MARGIN = 0.05  # growth ends before the rate's decay has done so
@@ -60,7 +60,7 @@ class Arm:
 
     name: str
     depth: int = 1
-    rate: float = 0.01
+    rate: float = 0.02
     growth: tuple[tuple[str, Any], ...] = ()
     model: tuple[tuple[str, Any], ...] = ()
     optim: tuple[tuple[str, Any], ...] = ()
@@ -196,7 +196,7 @@ class DynamicPlan:
             return self._later(per_param, earlier, results, jobs)
         found += self._best(per_param, _rates(STATIC, RATES), results, jobs)
         for arm in SMALL:
-            found += self._best(per_param, _rates(arm, RATES[1:4]), results, jobs)
+            found += self._best(per_param, _rates(arm, SMALL_RATES[arm.depth]), results, jobs)
         fixed = self._best(per_param, fixed_trials(), results, jobs)
         found += fixed
         for arm in fixed:
@@ -329,10 +329,10 @@ def _rates(arm: Arm, rates: Sequence[float]) -> list[Arm]:
 
 
 def fixed_trials() -> list[Arm]:
-    """Eight: times and stages, ways, rates, one after the other from the first guess."""
+    """Eight: times and stages, ways, rates, around the first guess."""
     found = [FIXED.with_growth(plan=plan) for plan in PLANS]
     found += [FIXED.with_growth(depth=how) for how in ("stack", "random")]
-    found += [dataclasses.replace(FIXED, rate=rate) for rate in (0.005, 0.02)]
+    found += [dataclasses.replace(FIXED, rate=rate) for rate in (0.01, 0.04)]
     return found
 
 

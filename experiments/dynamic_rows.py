@@ -1,2 +1,443 @@
-NOTES={}
-def tables(a,b): return {}
+"""From finished runs to the tables of growth: FLOPs to a static model's loss, and more.
+
+Pure. A run's FLOPs are all that it was charged but its evaluations; its seconds are
+those of steps, data and growth, without compilation.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from uets_jax.measure.difference import difference
+from uets_jax.measure.target import Curve, budget_at
+
+Record = Mapping[str, Any]
+Row = dict[str, Any]
+
+NOTES = {
+    "target": (
+        "WikiText-2, width 64, `modern` with Muon, final size 4 layers; tokens per "
+        "parameter of the blocks of the final model. Target: mean bits per byte "
+        "(valid-B) of the tuned static model with 4 layers, fully decayed. "
+        "flops_fraction_static: FLOPs at which the arm's decayed runs reach it, over "
+        "the static run's; lower is better. _static_best: over the better of one and "
+        "two layers, which did not grow. _ci: bootstrap over seeds, the target's "
+        "included; missed: share of the draws in which the arm's budgets do not "
+        "bracket the target, counted as their nearest budget. seconds: steps, data "
+        "and growth, two runs at a time on a core each."
+    ),
+    "events": (
+        "One run of 300 steps, 4 to 8 to 12 layers by identity blocks. loss_before "
+        "and loss_after: the same batch right before and right after. "
+        "seconds_to_next: of steps until the next growth. compile_seconds of all "
+        "stages, before the first step."
+    ),
+    "moments": (
+        "One to four layers at half of the steps, no warm-up of fresh entries. "
+        "loss_after_N: mean training loss of the first N steps after growth, less "
+        "that of the same seed with `carry`; positive is worse. difference: of the "
+        "final bits per byte, with a t-interval over paired seeds."
+    ),
+    "prune": (
+        "Four layers, pruned at 70 % of the steps, the rest is recovery. difference: "
+        "of bits per byte to the model that was not pruned (with four heads to its "
+        "own), t-interval over paired seeds. tokens_per_second: after pruning, "
+        "measured in the runs, two at a time on a core each. jump: loss right after "
+        "less right before."
+    ),
+    "moe": (
+        "One layer. dense: one MLP; experts: four, one active, capacity 1.25. Target: "
+        "the dense model's bits per byte at 3 tokens per parameter; tokens and FLOPs "
+        "of the dense model over the arm's, higher is better. router_load_max: "
+        "largest share of a layer's tokens that one expert got, at the end; 0.25 is "
+        "even."
+    ),
+}
+DRAWS = 2000
+
+
+def tables(records: Sequence[Record], wanted: Sequence[str]) -> dict[str, list[Row]]:
+    """The rows of every table whose runs are there."""
+    makers: dict[str, Callable[[list[Record]], list[Row]]] = {
+        "target": target_rows,
+        "events": event_rows,
+        "moments": moment_rows,
+        "prune": prune_rows,
+        "moe": moe_rows,
+    }
+    found = {}
+    for name in wanted:
+        stage = "final" if name == "target" else name
+        mine = [r for r in records if r["table"] == stage and not r["diverged"]]
+        rows = makers[name](mine) if mine else []
+        if name == "target":
+            rows += trial_rows([r for r in records if r["table"] == "trial"])
+        if rows:
+            found[name] = rows
+    return found
+
+
+def flops(record: Record) -> float:
+    """All that a run was charged but its evaluations."""
+    return float(sum(v for k, v in record["flops"].items() if k != "evaluation"))
+
+
+def seconds(record: Record) -> float:
+    """Of steps, waiting for data, and growth."""
+    spent = record["seconds"]
+    return float(sum(spent.get(name, 0.0) for name in ("train", "data", "growth")))
+
+
+def grouped(records: Sequence[Record], *keys: str) -> dict[Any, list[Record]]:
+    """Records by the values of some keys, in the order in which they first occur."""
+    found: dict[Any, list[Record]] = {}
+    for record in records:
+        found.setdefault(tuple(record[key] for key in keys), []).append(record)
+    return found
+
+
+def by_seed(records: Sequence[Record]) -> dict[int, list[Record]]:
+    """The records of each seed, from small to large share; only complete seeds."""
+    shares = {r["share"] for r in records}
+    seeds = {k[0]: rows for k, rows in grouped(records, "seed").items()}
+    whole = {s: rows for s, rows in seeds.items() if len(rows) == len(shares)}
+    return {s: sorted(rows, key=lambda r: r["share"]) for s, rows in whole.items()}
+
+
+# target
+
+
+def target_rows(records: list[Record]) -> list[Row]:
+    """An arm a row, for each number of tokens per parameter."""
+    rows: list[Row] = []
+    for (per_param,), runs in grouped(records, "tokens_per_param").items():
+        arms = {k[0]: by_seed(rows) for k, rows in grouped(runs, "arm").items()}
+        static = arms.get("static")
+        if static:
+            made = [target_row(arm, runs, static) for arm, runs in arms.items()]
+            best = _best_static(made)
+            for row in made:
+                over = row["flops_to_target"] / best if best else None
+                row["flops_fraction_static_best"] = over
+                row["tokens_per_param"] = per_param
+            rows += made
+    return _with_default(rows)
+
+
+def target_row(
+    arm: str, runs: Mapping[int, list[Record]], static: Mapping[int, list[Record]]
+) -> Row:
+    """FLOPs and seconds to the static model's loss, loss at equal tokens."""
+    first = next(iter(runs.values()))
+    row: Row = {
+        "arm": arm,
+        "tokens_per_param": first[0]["tokens_per_param"],
+        "default": False,
+        "plan": _plan(first[0]),
+        "how": first[0]["how"] if first[0]["plan"] else "",
+        "rate": first[0]["rate"],
+        "seeds": len(runs),
+        "grown_at": _grown_at(runs),
+    }
+    for name, currency in (("flops", flops), ("seconds", seconds)):
+        value, low, high, missed = fraction(runs, static, currency)
+        row[f"{name}_fraction_static"] = value
+        row[f"{name}_fraction_static_ci_low"] = low
+        row[f"{name}_fraction_static_ci_high"] = high
+        if name == "flops":
+            row["missed"] = missed
+            row["flops_to_target"] = value * _mean(static, flops)
+    row["bits_per_byte_least_budget"] = _mean(runs, _bits, 0)
+    row["flops_least_budget"] = _mean(runs, flops, 0)
+    row |= _equal_tokens(runs, static)
+    return row
+
+
+def _equal_tokens(
+    runs: Mapping[int, list[Record]], static: Mapping[int, list[Record]]
+) -> Row:
+    """Where an arm has a run of as many steps: bits per byte, over the static run's."""
+    at = {
+        s: next((r for r in rows if r["share"] == 1.0), None)
+        for s, rows in runs.items()
+    }
+    both = [s for s in at if at[s] is not None and s in static]
+    if not both:
+        return {"bits_per_byte_equal_tokens": None, "loss_over_static": None}
+    ours = [at[s]["bits_per_byte"] for s in both]  # pyright: ignore
+    theirs = [static[s][-1]["bits_per_byte"] for s in both]
+    share = np.mean([flops(at[s]) / flops(static[s][-1]) for s in both])  # pyright: ignore
+    return {
+        "bits_per_byte_equal_tokens": float(np.mean(ours)),
+        "loss_over_static": float(np.mean(ours) / np.mean(theirs)),
+        "flops_share_equal_tokens": float(share),
+    }
+
+
+def fraction(
+    runs: Mapping[int, list[Record]],
+    static: Mapping[int, list[Record]],
+    currency: Callable[[Record], float],
+) -> tuple[float, float, float, float]:
+    """(fraction, low, high, share of the draws that the budgets do not bracket).
+
+    Seeds of the arm and of the target are drawn anew, the same where both have them; a
+    curve that does not bracket the target counts as its nearest budget.
+    """
+    if runs is static or len(next(iter(runs.values()))) < 2:
+        spent = _mean(runs, currency, -1) / _mean(static, currency)
+        return spent, spent, spent, 0.0
+    rng = np.random.default_rng(0)
+    whole, _ = _fraction(list(runs), list(static), runs, static, currency)
+    values, missed = [], 0
+    names = sorted({*runs, *static})
+    for _ in range(DRAWS):
+        draw = [names[i] for i in rng.integers(len(names), size=len(names))]
+        ours = [s for s in draw if s in runs] or list(runs)
+        theirs = [s for s in draw if s in static] or list(static)
+        value, inside = _fraction(ours, theirs, runs, static, currency)
+        values.append(value)
+        missed += not inside
+    low, high = np.quantile(values, (0.025, 0.975))
+    return whole, float(low), float(high), missed / DRAWS
+
+
+def _fraction(ours, theirs, runs, static, currency) -> tuple[float, bool]:
+    goal = float(np.mean([static[s][-1]["bits_per_byte"] for s in theirs]))
+    whole = float(np.mean([currency(static[s][-1]) for s in theirs]))
+    budgets = np.mean([[currency(r) for r in runs[s]] for s in ours], axis=0)
+    losses = np.array([[_bits(r) for r in runs[s]] for s in ours])
+    curve = Curve(budgets, losses, tuple(range(len(ours))))
+    found = budget_at(curve, goal)
+    if found is not None:
+        return found / whole, True
+    reached = losses.mean(0).min() <= goal
+    return float(budgets[0] if reached else budgets[-1]) / whole, False
+
+
+def _bits(record: Record) -> float:
+    return float(record["bits_per_byte"])
+
+
+def _mean(
+    runs: Mapping[int, list[Record]], of: Callable[[Record], float], place: int = -1
+) -> float:
+    return float(np.mean([of(rows[place]) for rows in runs.values()]))
+
+
+def _plan(record: Record) -> str:
+    if record["arm"] == "grow_random":
+        return "random times"
+    if record["arm"] == "grow_trigger":
+        return f"{record['plan']} slope {record['slope_threshold']:g}"
+    return record["plan"]
+
+
+def _grown_at(runs: Mapping[int, list[Record]]) -> str:
+    """Share of the steps at which the runs of most steps grew, by seed."""
+    ends = [rows[-1] for rows in runs.values()]
+    told = [
+        "+".join(f"{e['step'] / r['steps']:.2f}" for e in r["growth"]) or "never"
+        for r in ends
+        if r["plan"]
+    ]
+    return " ".join(dict.fromkeys(told))
+
+
+def _best_static(rows: Sequence[Row]) -> float | None:
+    found = [r["flops_to_target"] for r in rows if r["arm"].startswith("static")]
+    return min(found) if len(found) > 1 else None
+
+
+def _with_default(rows: list[Row]) -> list[Row]:
+    """Marks the arm that the package uses where nobody says otherwise."""
+    for row in rows:
+        row["default"] = row["arm"] == "grow_fixed"
+    return rows
+
+
+def trial_rows(records: Sequence[Record]) -> list[Row]:
+    """What was tried, one seed, read on valid-A."""
+    return [
+        {
+            "arm": f"trial {r['arm']}",
+            "tokens_per_param": r["tokens_per_param"],
+            "plan": _plan(r),
+            "how": r["how"] if r["plan"] else "",
+            "rate": r["rate"],
+            "seeds": 1,
+            "bits_per_byte_equal_tokens": r["bits_per_byte"],
+            "flops_to_target": None,
+        }
+        for r in records
+    ]
+
+
+# the other tables
+
+
+def event_rows(records: list[Record]) -> list[Row]:
+    """A row per growth, and one for the whole run."""
+    rows = []
+    for run in records:
+        phases = run["phases"]
+        for event, phase in zip(run["growth"], phases[1:], strict=False):
+            rows.append(
+                {
+                    "arm": run["arm"],
+                    "step": event["step"],
+                    "change": ", ".join(
+                        f"{o['field']}={o['size']}" for o in event["ops"]
+                    ),
+                    "exact": event["exact"],
+                    "loss_before": event["loss_before"],
+                    "loss_after": event["loss_after"],
+                    "params": event["params"],
+                    "step_flops_before": event["step_flops_before"],
+                    "step_flops": event["step_flops"],
+                    "step_seconds": phase["seconds_per_step"],
+                }
+            )
+        spent = run["seconds"]
+        known = {f"{k}_seconds": v for k, v in spent.items() if k != "prepare"}
+        whole = seconds(run) + spent.get("compile", 0.0)
+        rows.append(
+            {
+                "arm": f"{run['arm']}, whole run",
+                "step": run["steps"],
+                "params": run["params"],
+                "bits_per_byte": run["bits_per_byte"],
+                "step_seconds": phases[0]["seconds_per_step"],
+                "seconds_without_compilation": seconds(run),
+                "seconds_with_compilation": whole,
+                "compile_seconds": known.get("compile_seconds"),
+                "growth_seconds": known.get("growth_seconds"),
+            }
+        )
+    return rows
+
+
+def moment_rows(records: list[Record]) -> list[Row]:
+    """How much a growth hurts, by what becomes of the moments."""
+    rows = []
+    arms = {
+        k[0]: {r["seed"]: r for r in rs} for k, rs in grouped(records, "arm").items()
+    }
+    for arm, runs in arms.items():
+        base = arms.get(f"{arm.split()[0]} carry", {})
+        both = [s for s in runs if s in base]
+        row: Row = {"arm": arm, "seeds": len(both)}
+        for steps in (5, 20, 100):
+            after = lambda r, n=steps: _after(r, n)
+            gaps = [after(runs[s]) - after(base[s]) for s in both]
+            row[f"loss_after_{steps}"] = float(np.mean(gaps))
+        worst = [max(_gaps(runs[s], base[s])) for s in both]
+        row["worst_step"] = float(np.mean(worst))
+        row["bits_per_byte"] = float(np.mean([_bits(runs[s]) for s in both]))
+        row |= _difference(runs, base, both)
+        rows.append(row)
+    return rows
+
+
+def _after(run: Record, steps: int) -> float:
+    """Mean training loss of the first steps after growth."""
+    start = run["growth"][0]["step"]
+    return float(np.mean(run["losses"][start : start + steps]))
+
+
+def _gaps(run: Record, base: Record) -> list[float]:
+    start = run["growth"][0]["step"]
+    window = slice(start, start + 100)
+    pairs = zip(run["losses"][window], base["losses"][window], strict=True)
+    return [ours - theirs for ours, theirs in pairs]
+
+
+def _difference(
+    runs: Mapping[int, Record], base: Mapping[int, Record], both: Sequence[int]
+) -> Row:
+    """Of the final bits per byte."""
+    nothing = {"difference": 0.0, "difference_low": None, "difference_high": None}
+    if len(both) < 2 or all(runs[s] is base[s] for s in both):
+        return nothing
+    found = difference([_bits(runs[s]) for s in both], [_bits(base[s]) for s in both])
+    return {
+        "difference": found.mean,
+        "difference_low": found.low,
+        "difference_high": found.high,
+    }
+
+
+def prune_rows(records: list[Record]) -> list[Row]:
+    """Quality against size and speed."""
+    arms = {
+        k[0]: {r["seed"]: r for r in rs} for k, rs in grouped(records, "arm").items()
+    }
+    rows = []
+    for arm, runs in arms.items():
+        like = "static, 4 heads" if "heads" in arm else "static"
+        base = arms.get(like, {})
+        both = [s for s in runs if s in base]
+        one = [runs[s] for s in both] or list(runs.values())
+        speed = [_speed(r) for r in one]
+        row: Row = {
+            "arm": arm,
+            "seeds": len(one),
+            "params": one[0]["final_params"],
+            "bits_per_byte": float(np.mean([_bits(r) for r in one])),
+            **_difference(runs, base, both),
+            "jump": _jump(one),
+            "flops_share": float(np.mean([flops(r) for r in one])),
+            "tokens_per_second": float(np.median(speed)),
+        }
+        if base:
+            row["flops_share"] /= float(np.mean([flops(base[s]) for s in both]))
+        rows.append(row)
+    return rows
+
+
+def _speed(run: Record) -> float:
+    """Training tokens per second of the last phase."""
+    per_step = run["tokens"] / run["steps"]
+    return per_step / run["phases"][-1]["seconds_per_step"]
+
+
+def _jump(runs: Sequence[Record]) -> float | None:
+    """Loss right after the last change less right before."""
+    gaps = [
+        r["growth"][-1]["loss_after"] - r["growth"][-1]["loss_before"]
+        for r in runs
+        if r["growth"]
+    ]
+    return float(np.mean(gaps)) if gaps else None
+
+
+def moe_rows(records: list[Record]) -> list[Row]:
+    """Tokens and FLOPs to the dense model's loss."""
+    arms = {k[0]: by_seed(rs) for k, rs in grouped(records, "arm").items()}
+    dense = arms.get("dense")
+    if not dense:
+        return []
+    at_one = {s: [r for r in rows if r["share"] == 1.0] for s, rows in dense.items()}
+    rows = []
+    for arm, runs in arms.items():
+        row: Row = {"arm": arm, "seeds": len(runs)}
+        for name, currency in (
+            ("tokens", lambda r: float(r["tokens"])),
+            ("flops", flops),
+        ):
+            value, low, high, missed = fraction(runs, at_one, currency)
+            row[f"{name}_ratio_dense"] = 1 / value
+            row[f"{name}_ratio_dense_ci_low"] = 1 / high
+            row[f"{name}_ratio_dense_ci_high"] = 1 / low
+            row["missed"] = missed
+        for place, share in enumerate((0.5, 1.0, 2.0)):
+            row[f"bits_per_byte_x{share:g}"] = _mean(runs, _bits, place)
+        last = [rows[-1] for rows in runs.values()]
+        row["params"] = last[0]["final_params"]
+        row["flops_over_dense"] = _mean(runs, flops) / _mean(dense, flops)
+        for key in ("router_load_max", "router_dropped"):
+            seen = [r[key] for r in last if r.get(key) is not None]
+            row[key] = float(np.mean(seen)) if seen else None
+        rows.append(row)
+    return rows

@@ -24,7 +24,6 @@ from experiments.growth_policy_plan import (
     DEPTHS,
     LADDER,
     PRICES,
-    RANDOM,
     RATE,
     RECIPE,
     STEPS,
@@ -43,22 +42,22 @@ from uets_jax.growth.learned import SHIPPED, load_policy, save_policy
 
 NAME = "growth_policy"
 PHASES = ("rollouts", "train", "verify")
-SMALL = {"unit": arms.UNIT / 6, "random": 2, "seeds": 1}
+QUICK_UNIT = arms.UNIT / 12
 NOTES = {
     "policy": (
-        "b2 at one learning rate, from one layer to four. reward: nats of loss taken off "
-        "log(vocab), less lambda times FLOPs over those of as many steps at four layers; "
-        "higher is better. best fixed: the schedule of the highest reward among the "
-        "rollouts that the policy was learned from (one seed each, as many steps), run "
-        "again here; difference: arm less best fixed, seed by seed; _low, _high: 95 % "
-        "t-interval. horizon: steps of 1,024 tokens. first_growth, last_growth: shares "
-        "of the steps, where it grew. loss: nats per token on valid-B. FLOPs of learning "
-        "the policy are in its file and not in these rows."
+        "b2 at one learning rate, from one layer to four. reward: nats of loss taken "
+        "off log(vocab), less lambda times FLOPs over those of as many steps at four "
+        "layers; higher is better. best fixed: the schedule of the highest reward "
+        "among the rollouts that the policy was learned from (as long, one seed each), "
+        "run again here; difference: arm less best fixed, seed by seed; _low, _high: "
+        "95 % t-interval. horizon: steps of 1,024 tokens. first_growth, last_growth: "
+        "shares of the steps, where it grew. loss: nats per token on valid-B. What it "
+        "cost to learn the policy is in growth.policy_training, not in these rows."
     ),
     "policy_training": (
         "value: mean reward / (1 + lambda) over random lambda, lengths and ladders in "
-        "the surrogate, fresh settings, the same for all. The law and its residuals are "
-        "in `config`; residual: of single steps, their noise included; missed: root mean "
+        "the surrogate, on fresh settings, the same for all. The law and its residuals "
+        "are in `config`; residual: of single steps, noise included; missed: root mean "
         "square over runs of the mean residual."
     ),
 }

@@ -1,12 +1,12 @@
-"""What the learned growth policy wants run: recorded runs to learn from, then a verdict.
+"""What the learned growth policy wants run: to learn from, then for a verdict.
 
-    rollout   about 40 short runs on clean text: one, two and four layers throughout, and
+    rollout   some 40 short runs on clean text: one, two and four layers throughout, and
               growth 1 -> 2 -> 4 and 1 -> 4 at random times
     verify    other seeds, a run twice as long, the other track: the policy at several
-              prices, the best schedule among the rollouts, trigger, random times, static
+              prices, the best schedule of the rollouts, trigger, random times, static
 
-All are b2 at one learning rate, and end in the same decay. Pure: from the results so far
-to the jobs that are wanted.
+All are b2 at one learning rate, and end in the same decay. Pure: from the results so
+far to the jobs that are wanted.
 """
 
 import dataclasses
@@ -50,6 +50,8 @@ class Options:
     seeds:   of each arm of the verdict.
     steps:   of a run.
     random:  schedules of each ladder.
+    static_seeds: of each static depth, among the rollouts.
+    tokens:  of the validation text.
     weights: of the policy, by which its runs are named.
     """
 
@@ -57,6 +59,8 @@ class Options:
     seeds: int = 3
     steps: int = STEPS
     random: int = RANDOM
+    static_seeds: int = 2
+    tokens: int = EVAL_TOKENS
     weights: tuple[float, ...] = ()
 
     @property
@@ -104,7 +108,7 @@ class PolicyPlan:
             self.job("rollout", f"static {depth}", Case("clean", steps), seed, depth)
             for depth in DEPTHS
             for steps in (n // 2, n)
-            for seed in (1, 2)
+            for seed in range(1, self.options.static_seeds + 1)
         ]
         for number in range(2 * self.options.random):
             case = Case("clean", n // 2 if number % 3 == 2 else n)
@@ -150,7 +154,7 @@ class PolicyPlan:
         }
         name = job_name(self.options, stage, arm, case, seed, plan, price)
         half = "a" if stage == "rollout" else "b"
-        config = configure(self.options.stores, half, case, seed, depth, growth)
+        config = configure(self.options, half, case, seed, depth, growth)
         measure = self.measure and self.measure(name)
         return Job(name, config, tuple(labels.items()), measure)
 
@@ -198,7 +202,7 @@ def job_name(
 
 
 def configure(
-    stores: Path,
+    options: Options,
     half: str,
     case: Case,
     seed: int,
@@ -206,11 +210,11 @@ def configure(
     growth: GrowthConfig | None,
 ) -> ExperimentConfig:
     """The run of an arm."""
-    source = tracks.store(stores, case.track, half)
+    source = tracks.store(options.stores, case.track, half)
     settings = {**RECIPES[RECIPE], "learning_rate": RATE}
     flops = case.steps * arms.step_flops(RECIPE, depth, settings["batch"])
     config = arms.config(RECIPE, source, settings, depth, flops, seed)
-    train = dataclasses.replace(config.train, eval_tokens=EVAL_TOKENS)
+    train = dataclasses.replace(config.train, eval_tokens=options.tokens)
     name = f"depth {depth}" + (f", {growth.method} growth" if growth else "")
     growth = growth or GrowthConfig()
     return dataclasses.replace(config, name=name, growth=growth, train=train)

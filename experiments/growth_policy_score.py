@@ -49,9 +49,9 @@ def measure(folder: Path, result: Result) -> dict[str, Any]:
         {
             "step": event["step"],
             "depth": depth_after(event),
-            "why": event.get("why", ""),
+            "why": event["why"],
         }
-        for event in result.summary.get("growth") or []
+        for event in result.summary["growth"]
     ]
     return {"curve": curve, "growth": events}
 

@@ -63,10 +63,8 @@ def fitted(records: Sequence[Record]) -> Fit:
     return fit(curves, cost, float(TOKENS), float(np.log(arms.VOCAB)))
 
 
-def trained(
-    records: Sequence[Record], command: str, effort: Effort = Effort()
-) -> Trained:
-    """Fits, searches, follows the gradient, and keeps what does best on fresh settings."""
+def trained(records: Sequence[Record], command: str, effort: Effort) -> Trained:
+    """Fits, searches, follows the gradient; keeps what is best on fresh settings."""
     began, found = time.process_time(), fitted(records)
     law = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), found.law)
     longest = max(r["horizon"] for r in records) * TOKENS

@@ -46,7 +46,7 @@ LEAST = {
     "train.microbatches "
     "train.keep train.bad_steps train.log_every train.sample_tokens train.mesh.fsdp "
     "train.mesh.tensor select.candidates select.run select.buffer "
-    "curriculum.candidates",
+    "curriculum.candidates growth.probe_steps",
     0: "model.experts model.capacity model.balance "
     "model.vocab model.softcap model.memory_rows data.length optim.learning_rate "
     "optim.weight_decay optim.warmup optim.decay optim.floor optim.clip optim.eps "
@@ -55,7 +55,8 @@ LEAST = {
     "train.mesh.data select.knobs.temperature select.knobs.final_temperature "
     "select.knobs.anneal select.knobs.novelty select.knobs.staleness "
     "select.knobs.ratio select.knobs.floor select.knobs.copied "
-    "curriculum.start curriculum.until",
+    "curriculum.start curriculum.until growth.rewarm growth.every growth.earliest "
+    "growth.slope growth.cost growth.look_every",
     -100: "select.knobs.natural select.knobs.progress select.knobs.uncertainty",
 }
 BOUNDS = [(path, low) for low, paths in LEAST.items() for path in paths.split()]
@@ -88,6 +89,8 @@ def test_numbers_have_bounds(path, low):
         "select.knobs.copied",
         "curriculum.start",
         "curriculum.until",
+        "growth.every",
+        "growth.earliest",
     ],
 )
 def test_parts_of_a_whole_are_at_most_one(path):

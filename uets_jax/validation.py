@@ -51,6 +51,13 @@ LEAST: dict[str, int] = {
     "curriculum.start": 0,
     "curriculum.until": 0,
     "curriculum.candidates": 1,
+    "growth.rewarm": 0,
+    "growth.every": 0,
+    "growth.earliest": 0,
+    "growth.slope": 0,
+    "growth.cost": 0,
+    "growth.probe_steps": 1,
+    "growth.look_every": 0,
     "train.steps": 1,
     "train.batch": 1,
     "train.microbatches": 1,
@@ -78,6 +85,8 @@ AT_MOST_ONE = (
     "select.knobs.floor",
     "curriculum.start",
     "curriculum.until",
+    "growth.every",
+    "growth.earliest",
 )
 BELOW_ONE = (
     "model.dropout",

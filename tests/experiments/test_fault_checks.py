@@ -115,7 +115,9 @@ def test_a_run_without_checkpoints_is_readable(tmp_path):
 def test_the_hash_of_a_state_sees_every_leaf(run):
     path = run / "checkpoints" / "00000008"
     state = checkpoint.load(path, lambda record: abstract(run))[0]
-    assert state_sha256(state) == state_sha256(checkpoint.load(path, lambda record: abstract(run))[0])
+    assert state_sha256(state) == state_sha256(
+        checkpoint.load(path, lambda record: abstract(run))[0]
+    )
     leaves, tree = jax.tree.flatten(state)
     seen = {state_sha256(state)}
     for number, leaf in enumerate(leaves):

@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uets_jax.growth.environment import Rules, Setting, episode, greedy, sampled, timed
+from uets_jax.growth.environment import (
+    RULES,
+    Rules,
+    Setting,
+    episode,
+    greedy,
+    sampled,
+    timed,
+)
 from uets_jax.growth.law import Law, static
 from uets_jax.growth.score import FEATURES, START
 
@@ -36,7 +44,7 @@ def setting(price=0.2, ladder=(0, 1, 2)):
 
 
 @functools.partial(jax.jit, static_argnames=("rules",))
-def follow(key, shares, one, law=LAW, rules=Rules()):
+def follow(key, shares, one, law=LAW, rules=RULES):
     """An episode of a fixed schedule."""
     return episode(law, timed(shares), key, one, rules)
 

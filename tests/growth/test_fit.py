@@ -83,7 +83,7 @@ def test_a_size_without_a_decayed_loss_gets_the_mean_drop():
     runs = [curve(p)._replace(final=None) for p in PATHS[1:]]
     found = fit([curve(PATHS[0]), *runs], TRUE.cost, BATCH, 7.0)
     assert found.law.drop[1] == found.law.drop[0] == pytest.approx(0.25, abs=0.05)
-    none = fit(runs + [curve(PATHS[0])._replace(final=None)], TRUE.cost, BATCH, 7.0)
+    none = fit([*runs, curve(PATHS[0])._replace(final=None)], TRUE.cost, BATCH, 7.0)
     assert np.isnan(none.final_error)
     assert none.law.drop.tolist() == [0.0, 0.0]
 

@@ -55,5 +55,5 @@ def test_a_broken_file_is_refused(text, tmp_path):
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(UserError, match="experiments.growth_policy"):
+    with pytest.raises(UserError, match=r"experiments\.growth_policy"):
         load_policy(tmp_path / "none.json")

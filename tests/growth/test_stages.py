@@ -23,9 +23,7 @@ def test_a_plan_is_stages_in_order():
 
 
 def test_the_ways_of_the_config_go_into_the_ops():
-    [stage] = parse(
-        growth("depth=4:0.5,hidden=256:0.5", depth="stack", units="split")
-    )
+    [stage] = parse(growth("depth=4:0.5,hidden=256:0.5", depth="stack", units="split"))
     assert [op.how for op in stage.ops] == ["stack", "split"]
 
 

@@ -80,7 +80,9 @@ def test_the_newest_intact_one_is_loaded_and_damage_is_told(
     assert found[1]["step"] == 1
     assert len(damaged) == 1
     assert "00000002" in damaged[0]
-    assert checkpoint.load_newest(tmp_path / "nowhere", lambda record: abstract(tiny)) == (None, [])
+    assert checkpoint.load_newest(
+        tmp_path / "nowhere", lambda record: abstract(tiny)
+    ) == (None, [])
 
 
 @pytest.mark.parametrize("keep", [1, 2])

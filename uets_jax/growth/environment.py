@@ -44,8 +44,11 @@ class Rules(NamedTuple):
     points: int = 8
 
 
+RULES = Rules()
+
+
 class View(NamedTuple):
-    """What is asked about: features of the next stage, progress, stages taken so far."""
+    """Asked about: features of the next stage, progress, number of stages taken."""
 
     features: Float[Array, " f"]
     progress: Float[Array, ""]
@@ -102,7 +105,7 @@ def episode(
     act: Act,
     key: Key[Array, ""],
     setting: Setting,
-    rules: Rules = Rules(),
+    rules: Rules = RULES,
 ) -> Episode:
     """A whole run under a policy.
 

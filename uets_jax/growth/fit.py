@@ -51,10 +51,10 @@ def fit(
 ) -> Fit:
     """The law under which the curves are likeliest, for equal normal noise.
 
-    Weak normal priors (floor: half of the least loss, +- 2 nats; beta: 0.3, lag: a tenth
-    of the longest run, both within a factor e or so; jump: 0 +- 0.3) decide what the
-    curves leave open, such as floors that no short run comes near. Each residual is
-    measured in units of the noise, which is taken from differences of neighbours.
+    Weak normal priors (floor: half of the least loss, +- 2 nats; beta: 0.3, lag: a
+    tenth of the longest run, both within a factor e or so; jump: 0 +- 0.3) decide what
+    the curves leave open, such as floors that no short run comes near. Residuals are in
+    units of the noise, which is taken from differences of neighbours.
 
     Args:
       curves: of every size at least one that ends in it or passes it.
@@ -94,7 +94,7 @@ def fit(
 
 
 def predicted(law: Law, curve: Curve, tokens: Any) -> Any:
-    """Loss of a run on the path of `curve`, before any decay, in float64 on the host."""
+    """Loss of a run on the path of `curve`, before any decay; float64 on the host."""
     tokens = np.asarray(tokens, np.float64)
     (size, since), *rest = curve.path
     apart, found = 0.0, static(law, size, tokens)
@@ -149,7 +149,7 @@ def _prior(x: np.ndarray, first: np.ndarray, sizes: int) -> np.ndarray:
 
 
 def _decayed(law: Law, curves: Sequence[Curve]) -> tuple[Law, float]:
-    """The mean drop of each size, that of all where a size has none, and what is left."""
+    """The mean drop of each size (that of all where it has none), and what is left."""
     known = [c for c in curves if c.final is not None]
     if not known:
         return law, float("nan")

@@ -1,6 +1,5 @@
 """Growth and pruning of a whole train state: `(config, state) -> (config, state)`."""
 
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -100,7 +100,7 @@ def moves(model: ModelConfig, op: Op) -> Moves:
 
 
 def is_exact(op: Op, model: ModelConfig) -> bool:
-    """Whether the function stays as it is; of experts where none has too many tokens."""
+    """Whether the function stays as it is; with experts, where no token is dropped."""
     if op.size < getattr(model, op.field):
         return False
     return op.how not in ("stack", "interleave", "middle")

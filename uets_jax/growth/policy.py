@@ -1,4 +1,4 @@
-"""When the next stage of the plan comes: one question, asked on the host at fixed steps.
+"""When the next stage of the plan comes: one question, asked at fixed steps.
 
     decide(policy, signals, config, budget) -> Decision(stages, why)
 

@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from uets_jax.growth.environment import (
+    RULES,
     Act,
     Episode,
     Rules,
@@ -86,7 +87,7 @@ def quality(
     key: Key[Array, ""],
     number: int,
     ranges: Ranges,
-    rules: Rules = Rules(),
+    rules: Rules = RULES,
 ) -> Float[Array, ""]:
     """`mean_value` of the policy that takes every stage of a score above 0."""
     return mean_value(law, greedy(weights), key, number, ranges, rules)
@@ -101,7 +102,7 @@ def reinforce(
     number: int = 64,
     episodes: int = 8,
     rate: float = 0.05,
-    rules: Rules = Rules(),
+    rules: Rules = RULES,
 ) -> Learnt:
     """Adam on E[(R - mean of the others') grad ln pi] over random settings.
 

@@ -30,8 +30,8 @@ class Situation(NamedTuple):
     slope, error: dL / d ln C in nats, and its standard error (inf: unknown).
     age:   share of the steps since the last change of shape.
     flops: spent so far.
-    rate, next_rate, last_rate: FLOPs per step (or token) as it is, after the next stage,
-           after the last one.
+    rate, next_rate, last_rate: FLOPs per step (or token) as it is, after the next
+           stage, after the last one.
     left, steps: steps (or tokens) to come, and of the whole run.
     cost:  nats that the FLOPs of a run at the last stage's size are worth.
     """

@@ -73,7 +73,9 @@ def _pair(part: str, growth: GrowthConfig) -> tuple[Op, float]:
     except ValueError:
         equals = ""
     if not equals or not colon:
-        raise UserError(f"growth.plan: {part!r}: write field=size:share, as depth=4:0.5")
+        raise UserError(
+            f"growth.plan: {part!r}: write field=size:share, as depth=4:0.5"
+        )
     if field not in FIELDS:
         raise UserError(f"growth.plan: {part!r}: {nearest(field, FIELDS)}")
     how = {"depth": growth.depth, "heads": growth.units, "hidden": growth.units}

@@ -23,7 +23,7 @@ class Table(NamedTuple):
     name: str
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    look: Literal["figures", "shares", "settings", "events"] = "figures"
+    look: Literal["figures", "shares", "settings", "events", "changes"] = "figures"
 
 
 class Note(NamedTuple):

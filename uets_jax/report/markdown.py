@@ -120,7 +120,7 @@ def _all(blocks: Sequence[Block]) -> str:
 
 def _table(table: Table) -> str:
     """Figures to the right, words to the left."""
-    rule = "---" if table.look in ("settings", "events") else "---:"
+    rule = "---" if table.look in ("settings", "events", "changes") else "---:"
     lines = [
         [escape(cell) for cell in table.head],
         ["---", *[rule] * (len(table.head) - 1)],

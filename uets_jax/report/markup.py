@@ -77,7 +77,8 @@ def _all(blocks: Any) -> str:
 def _table(table: Table) -> str:
     """A table that scrolls sideways, with the keyboard too."""
     name = escape(table.name)
-    look = "figures shares" if table.look == "shares" else table.look
+    figures = table.look in ("shares", "changes")
+    look = f"figures {table.look}" if figures else table.look
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.head)
     body = "\n".join(
         f'<tr><th scope="row">{_cell(row[0])}</th>'

@@ -2,7 +2,17 @@
 
 from collections.abc import Sequence
 
-from uets_jax.report import curves, events, facts, ledger, phases, tables, units, values
+from uets_jax.report import (
+    curves,
+    events,
+    facts,
+    growth,
+    ledger,
+    phases,
+    tables,
+    units,
+    values,
+)
 from uets_jax.report.blocks import (
     DASH,
     Block,
@@ -32,6 +42,7 @@ def page(runs: Sequence[Run], base: int = 0) -> Page:
             Section("Cost of equal quality", reached),
             Section("Loss", _loss(runs)),
             Section("Events", events.events(runs)),
+            Section("Growth", growth.growth(runs)),
             Section("Optimization", [Picture(lambda: curves.step_charts(runs))]),
             Section("Where the compute went", ledger.costs(runs, base)),
             Section("Speed", phases.phases(runs)),

@@ -144,15 +144,22 @@ def _taken_back(count: int) -> list[str]:
 
 
 def _nonfinite(records: list[Record]) -> list[str]:
-    bad = [r for r in records if r.get("nonfinite")]
+    """Looks inside the model aside: there a noise scale may well be infinite."""
+    found = ((r.get("step", "unknown"), _listed(r.get("nonfinite"))) for r in records)
+    odd = ((s, {str(k) for k in keys if k and not _of_look(k)}) for s, keys in found)
+    bad = [(step, keys) for step, keys in odd if keys]
     if not bad:
         return []
-    keys = sorted({str(k) for r in bad for k in _listed(r["nonfinite"])})
+    keys = ", ".join(sorted(set().union(*(keys for _, keys in bad))))
     return [
         f"{len(bad)} metrics record{'s' * (len(bad) > 1)} (the first at step "
-        f"{bad[0].get('step', 'unknown')}) held NaN or infinity in {', '.join(keys)}; "
+        f"{bad[0][0]}) held NaN or infinity in {keys}; "
         "the curves leave these points out."
     ]
+
+
+def _of_look(key: Any) -> bool:
+    return str(key).startswith("signals.")
 
 
 def _listed(value: Any) -> list[Any]:

@@ -75,6 +75,10 @@ svg path{fill:none;stroke:var(--c);stroke-linejoin:round;stroke-linecap:round}
 .marks{stroke-width:1.2;stroke-dasharray:3 4}
 .dot{fill:var(--paper);stroke:var(--c);stroke-width:1.8}
 .dot:hover{fill:var(--c)}
+.heat{shape-rendering:crispEdges}
+.heat rect{fill:var(--c0)}
+.heat .void{fill:none;stroke:var(--soft);stroke-width:.6;stroke-dasharray:2 2}
+.heat rect:hover{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:none}
 .mark line{stroke:var(--c);stroke-width:1;stroke-dasharray:1 3;opacity:.9}
 .mark .hit{stroke:transparent;stroke-width:9;stroke-dasharray:none}
 svg .mark text{font-size:11px;fill:var(--c);paint-order:stroke;stroke:var(--paper);
@@ -109,6 +113,10 @@ code{font-size:.84em;overflow-wrap:anywhere}
 .settings tbody th{white-space:nowrap;font-weight:400;width:1%;padding-right:32px}
 .events th,.events td{white-space:nowrap}
 .events td:last-child{white-space:normal;min-width:14em;overflow-wrap:anywhere}
+.changes td:nth-child(2){text-align:left;white-space:normal;min-width:11em;
+ overflow-wrap:anywhere}
+.changes thead th:nth-child(2){text-align:left}
+.changes tbody th{min-width:3em}
 .sample{white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 12px;padding:14px 18px;
  background:var(--tint);border-radius:8px;font-size:.84rem;line-height:1.6}
 .sample b{color:var(--c0);font-weight:600}

@@ -97,7 +97,7 @@ def _grid(
     y_ticks: Sequence[tuple[float, str]],
 ) -> list[str]:
     """Horizontal rules, the base line, and the texts of both axes."""
-    left, right, base = across.start, across.end, down.start
+    left, right = across.start, across.end
     parts = []
     for value, text in y_ticks:
         y = down(value)
@@ -106,10 +106,18 @@ def _grid(
             f'y2="{y:.1f}"/><text class="tick end" x="{left - 7:.1f}" '
             f'y="{y + 4:.1f}">{escape(text)}</text>'
         )
-    parts.append(
+    return parts + floor(across, down.start, x_ticks)
+
+
+def floor(
+    across: Scale, base: float, x_ticks: Sequence[tuple[float, str]]
+) -> list[str]:
+    """The base line at height `base`, its ticks, and their texts where there's room."""
+    left, right = across.start, across.end
+    parts = [
         f'<line class="base" x1="{left:.1f}" x2="{right:.1f}" y1="{base:.1f}" '
         f'y2="{base:.1f}"/>'
-    )
+    ]
     free = 0.0
     for value, text in x_ticks:
         x, half = across(value), GLYPH * len(text) / 2

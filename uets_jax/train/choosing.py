@@ -41,9 +41,7 @@ def _scores(run: Run, batch: Batch, field: str) -> np.ndarray:
             return np.asarray(measured(run, batch, "removal"))
         return np.asarray(getattr(measured(run, batch, "look"), field))
     if how == "random":
-        key = jax.random.fold_in(
-            jax.random.key(run.origin.train.seed), run.at.step
-        )
+        key = jax.random.fold_in(jax.random.key(run.origin.train.seed), run.at.step)
         if field == "depth":
             return np.asarray(random_scores(key, 1, model.depth))[0]
         return np.asarray(random_scores(key, model.depth, getattr(model, field)))

@@ -4,6 +4,7 @@ The train step is traced with abstract values; nothing is allocated or compiled.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,9 @@ from uets_jax.build import build
 from uets_jax.config import ExperimentConfig, MeshConfig, window_length
 from uets_jax.data.windows import window_count
 from uets_jax.errors import UserError
+from uets_jax.growth.stages import ladder, parse
 from uets_jax.measure.devices import Device
+from uets_jax.measure.flops import parameters
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.work import Cost
 from uets_jax.step import Program
@@ -71,6 +74,9 @@ def estimate(
 ) -> Estimate:
     """What the run costs on `device`, or on as many as the mesh names (`data` 0: one).
 
+    A run that grows is taken to do so at the shares of its plan; parameters and memory
+    are those of its largest stage.
+
     Args:
       config: `model.vocab` must be known.
       overrides: own parts of the program, see `build`.
@@ -84,8 +90,9 @@ def estimate(
     mfu = device.mfu if mfu is None else mfu
     if not 0 < mfu <= 1:
         raise UserError(f"mfu: must be above 0 and at most 1, got {mfu}")
+    costs = total_costs(config, overrides, valid_tokens)
+    config = largest_stage(config)
     program = build(traceable(config), overrides)
-    costs = run_costs(config, program, valid_tokens)
     matmul = {name: cost.matmul for name, cost in costs.items()}
     devices = math.prod(axes(config).values())
     rate = mfu * device.peak(config.model.dtype) * devices
@@ -111,10 +118,35 @@ def estimate(
     )
 
 
+def largest_stage(config: ExperimentConfig) -> ExperimentConfig:
+    """The config at the stage of its plan that has the most parameters."""
+    return max(ladder(config), key=lambda stage: parameters(stage.model))
+
+
+def total_costs(
+    config: ExperimentConfig,
+    overrides: Mapping[str, Any] | None = None,
+    valid_tokens: int | None = None,
+) -> dict[str, Cost]:
+    """FLOPs of a run by category, each stage of its plan for its share of the steps."""
+    configs, stages, steps = ladder(config), parse(config.growth), config.train.steps
+    starts = [0, *(round(stage.share * steps) for stage in stages), steps]
+    total: dict[str, Cost] = {}
+    for stage, (first, last) in zip(configs, itertools.pairwise(starts), strict=True):
+        if first == last:
+            continue
+        train = dataclasses.replace(config.train, steps=last - first)
+        part = dataclasses.replace(stage, train=train)
+        program = build(traceable(part), overrides)
+        for name, cost in run_costs(part, program, valid_tokens).items():
+            total[name] = total.get(name, Cost()) + cost
+    return total
+
+
 def run_costs(
     config: ExperimentConfig, program: Program, valid_tokens: int | None = None
 ) -> dict[str, Cost]:
-    """FLOPs of all steps and validations, by category, as the ledger charges them."""
+    """FLOPs of all steps and validations of one shape, by category."""
     t, length = config.train, window_length(config)
     step = trace_step(program, one_device(), shapes(config, asset_shapes(config)))
     counted = count(step.jaxpr)

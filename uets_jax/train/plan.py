@@ -11,7 +11,7 @@ from uets_jax.config import DataConfig, ExperimentConfig, window_length
 from uets_jax.measure.devices import Device
 from uets_jax.measure.flops import parameters
 from uets_jax.report import units
-from uets_jax.train.cost import Estimate, estimate
+from uets_jax.train.cost import Estimate, estimate, largest_stage
 from uets_jax.train.footprint import RESERVE, fits, largest_batch
 
 
@@ -75,11 +75,11 @@ def make_plan(
     vocab = config.model.vocab or vocab
     model = dataclasses.replace(config.model, vocab=vocab or 1)
     config = dataclasses.replace(config, model=model)
-    offers = []
+    largest, offers = largest_stage(config), []
     for device in devices:
         found = estimate(config, device, None, mfu, compile, valid_tokens)
-        offer = Offer(found, device, largest_batch(config, device), None)
-        fit = None if offer.fits else fits(config, device)
+        offer = Offer(found, device, largest_batch(largest, device), None)
+        fit = None if offer.fits else fits(largest, device)
         mend = fit and (fit.microbatches, fit.remat)
         offers.append(dataclasses.replace(offer, mend=mend))
     return Plan(config, tokenizer, vocab, tuple(offers))

@@ -138,9 +138,7 @@ def open_session(
     return session
 
 
-def check_growth(
-    config: ExperimentConfig, overrides: Mapping[str, Any] | None
-) -> None:
+def check_growth(config: ExperimentConfig, overrides: Mapping[str, Any] | None) -> None:
     """Raises `UserError` for a plan that can't be read, or not be carried out."""
     method, plan = config.growth.method, config.growth.plan
     if method != "none" and not plan:
