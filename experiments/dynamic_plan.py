@@ -12,6 +12,7 @@ runs are read on valid-B. Every budget is a decayed run of its own.
 """
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,8 @@ from experiments import arms, tracks
 from experiments.aql_plan import RECIPES
 from experiments.runner import QUIET, Job, Measure, Results
 from uets_jax.config import ExperimentConfig
-from uets_jax.measure.flops import block_matrices
+from uets_jax.growth.stages import ladder, parse
+from uets_jax.measure.flops import block_matrices, train_flops
 from uets_jax.models.presets import from_dict
 
 TABLES = ("target", "events", "moments", "prune", "moe")
@@ -31,7 +33,8 @@ RATES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
 SMALL_RATES = {1: RATES[1:4], 2: RATES[2:5]}  # by depth
 EVAL_TOKENS = 100_000  # of valid-A, in a trial
 TOKENS_PER_PARAM = (3, 10)  # parameters of the blocks of the final model
-MARGIN = 0.05  # growth ends before the rate's decay has done so
+HALF = 0.5  # of the tokens, in the tables of moments and pruning
+MOE = {"dense": (1.0,), "4 experts": (0.5, 1.0), "upcycled at 50 %": (0.7, 1.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,27 +77,30 @@ class Arm:
 
 STATIC = Arm("static", DEPTH)
 SMALL = tuple(Arm(f"static {d}", d) for d in (1, 2))
-FIXED = Arm("grow_fixed", growth=(("method", "fixed"), ("plan", "depth=4:0.6")))
-TRIGGER = Arm("grow_trigger", growth=(("method", "trigger"), ("plan", "depth=4:0.7")))
+FIXED = Arm("grow_fixed", growth=(("method", "fixed"), ("plan", "depth=4:0.75")))
+TRIGGER = Arm("grow_trigger", growth=(("method", "trigger"), ("plan", "depth=4:0.85")))
 LEARNED = Arm("grow_learned", growth=(("method", "learned"), ("plan", "depth=4:0.7")))
 RANDOM = Arm("grow_random", growth=FIXED.growth, times=True)
 PLANS = (
     "depth=4:0.3",
     "depth=4:0.6",
     "depth=4:0.75",
-    "depth=2:0.3,depth=4:0.6",
+    "depth=4:0.85",
+    "depth=2:0.4,depth=4:0.75",
 )
+AIM = 0.65  # of the static run's FLOPs, at which growth is tuned
 SLOPES = (0.15, 0.3, 0.45)
 STEPS = {  # of a static run of the table: budgets of the final runs
     "static": (1.0,),
     "static 1": (0.7, 1.5),
     "static 2": (0.6, 1.2),
-    "grow_fixed": (0.7, 1.0),
-    "grow_trigger": (0.7, 1.0),
-    "grow_learned": (0.7, 1.0),
-    "grow_random": (0.7, 1.0),
+    "grow_fixed": (1.0, 1.5),
+    "grow_trigger": (1.0, 1.5),
+    "grow_learned": (1.0, 1.5),
+    "grow_random": (1.0, 1.5),
 }
 MANY = ("static", "grow_fixed", "grow_trigger")  # arms with five seeds at 3
+LATER_SEEDS = 2
 LATER = ("static", "static 1", "grow_fixed")  # arms at more tokens per parameter
 
 
@@ -187,8 +193,8 @@ class DynamicPlan:
     def tuned(self, per_param: int, results: Results, jobs: list[Job]) -> list[Arm]:
         """The arms as their trials chose them.
 
-        At 10 tokens per parameter the rate of the static model is searched again, one
-        step either way of the one at 3; all else is as at 3.
+        At 10 tokens per parameter the static model's rate of the table at 3 is held
+        against the next smaller one; all else is as at 3.
         """
         found, first = [], TOKENS_PER_PARAM[0]
         if per_param != first:
@@ -196,7 +202,9 @@ class DynamicPlan:
             return self._later(per_param, earlier, results, jobs)
         found += self._best(per_param, _rates(STATIC, RATES), results, jobs)
         for arm in SMALL:
-            found += self._best(per_param, _rates(arm, SMALL_RATES[arm.depth]), results, jobs)
+            found += self._best(
+                per_param, _rates(arm, SMALL_RATES[arm.depth]), results, jobs
+            )
         fixed = self._best(per_param, fixed_trials(), results, jobs)
         found += fixed
         for arm in fixed:
@@ -217,7 +225,7 @@ class DynamicPlan:
         if "static" not in known:
             return []
         place = RATES.index(known["static"].rate)
-        near = RATES[max(0, place - 1) : place + 2]
+        near = RATES[max(0, place - 1) : place + 1]
         static = self._best(per_param, _rates(STATIC, near), results, jobs)
         return [*static, *(known[name] for name in LATER[1:] if name in known)]
 
@@ -237,8 +245,10 @@ class DynamicPlan:
         return [trials[bits.index(min(bits))]]
 
     def trial(self, arm: Arm, per_param: int) -> Job:
-        """A run of seed 0, read on valid-A; small sizes get the static run's FLOPs."""
-        share = {1: 2.0, 2: 1.5}.get(arm.depth, 1.0) if not arm.growth else 1.0
+        """A run of seed 0, read on valid-A; growth has `AIM` of the static FLOPs."""
+        share = {1: 2.0, 2: 1.5}.get(arm.depth, 1.0)
+        if arm.growth:
+            share = AIM / cost(arm)
         tokens = share * tokens_of(per_param)
         config = configure(self.options, arm, tokens, 0, "a", eval_tokens=EVAL_TOKENS)
         return self._job(f"trial/p{per_param}", arm, config, "trial", per_param, share)
@@ -246,7 +256,9 @@ class DynamicPlan:
     def finals(self, arm: Arm, per_param: int) -> Iterator[Job]:
         """Every budget with every seed."""
         seeds = self.options.seeds
-        if per_param == TOKENS_PER_PARAM[0] and arm.name in MANY and seeds == 3:
+        if per_param != TOKENS_PER_PARAM[0]:
+            seeds = min(seeds, LATER_SEEDS)
+        elif arm.name in MANY and seeds == 3:
             seeds = 5
         for share in STEPS[arm.name]:
             for seed in range(1, seeds + 1):
@@ -255,7 +267,7 @@ class DynamicPlan:
                 where = f"final/p{per_param}"
                 yield self._job(where, arm, config, "final", per_param, share)
 
-    # the other tables, at 3 tokens per parameter
+    # the other tables, at 3 tokens per parameter or half of that
 
     def events(self, results: Results) -> list[Job]:
         """4 -> 12 layers, once, 300 steps."""
@@ -270,9 +282,9 @@ class DynamicPlan:
         jobs = []
         for arm in moment_arms():
             for seed in range(1, self.options.seeds + 1):
-                tokens = tokens_of(TOKENS_PER_PARAM[0])
+                tokens = HALF * tokens_of(TOKENS_PER_PARAM[0])
                 config = configure(self.options, arm, tokens, seed)
-                jobs.append(self._job("moments", arm, config, "moments", 3, 1.0))
+                jobs.append(self._job("moments", arm, config, "moments", 3, HALF))
         return jobs
 
     def prune(self, results: Results) -> list[Job]:
@@ -280,16 +292,16 @@ class DynamicPlan:
         jobs = []
         for arm in prune_arms():
             for seed in range(1, self.options.seeds + 1):
-                tokens = tokens_of(TOKENS_PER_PARAM[0])
+                tokens = HALF * tokens_of(TOKENS_PER_PARAM[0])
                 config = configure(self.options, arm, tokens, seed)
-                jobs.append(self._job("prune", arm, config, "prune", 3, 1.0))
+                jobs.append(self._job("prune", arm, config, "prune", 3, HALF))
         return jobs
 
     def moe(self, results: Results) -> list[Job]:
-        """Dense and experts of equal active FLOPs, one layer, three budgets."""
+        """Dense and experts of equal active FLOPs, one layer."""
         jobs = []
         for arm in moe_arms():
-            for share in (0.5, 1.0, 2.0):
+            for share in MOE[arm.name]:
                 for seed in range(1, self.options.seeds + 1):
                     tokens = share * tokens_of(TOKENS_PER_PARAM[0])
                     config = configure(self.options, arm, tokens, seed)
@@ -305,7 +317,7 @@ class DynamicPlan:
         per_param: int,
         share: float,
     ) -> Job:
-        words = [*map(str, dict(arm.growth).values()), f"{arm.rate:g}", f"x{share:g}"]
+        words = [*map(str, dict(arm.growth).values()), f"{arm.rate:g}", f"x{share:.3g}"]
         parts = [arm.name, *words, f"s{config.train.seed}"]
         name = "_".join(parts).translate(str.maketrans(" :,=/", "-_-_-"))
         labels: Mapping[str, Any] = {
@@ -322,6 +334,16 @@ class DynamicPlan:
         name = f"{where}/{name}"
         measure: Measure | None = self._measure and self._measure(name)
         return Job(name, config, tuple(labels.items()), measure)
+
+
+def cost(arm: Arm) -> float:
+    """FLOPs of a growing arm over those of the final model, for as many steps."""
+    config = from_dict({"model": model_of(arm.depth), "growth": dict(arm.growth)})
+    stages, configs = parse(config.growth), ladder(config)
+    each = [train_flops(c.model, arms.LENGTH) for c in configs]
+    starts = [0.0, *(stage.share for stage in stages), 1.0]
+    parts = zip(each, itertools.pairwise(starts), strict=True)
+    return sum(f * (b - a) for f, (a, b) in parts) / each[-1]
 
 
 def _rates(arm: Arm, rates: Sequence[float]) -> list[Arm]:

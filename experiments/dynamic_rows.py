@@ -418,7 +418,6 @@ def moe_rows(records: list[Record]) -> list[Row]:
     dense = arms.get("dense")
     if not dense:
         return []
-    at_one = {s: [r for r in rows if r["share"] == 1.0] for s, rows in dense.items()}
     rows = []
     for arm, runs in arms.items():
         row: Row = {"arm": arm, "seeds": len(runs)}
@@ -426,13 +425,12 @@ def moe_rows(records: list[Record]) -> list[Row]:
             ("tokens", lambda r: float(r["tokens"])),
             ("flops", flops),
         ):
-            value, low, high, missed = fraction(runs, at_one, currency)
+            value, low, high, missed = fraction(runs, dense, currency)
             row[f"{name}_ratio_dense"] = 1 / value
             row[f"{name}_ratio_dense_ci_low"] = 1 / high
             row[f"{name}_ratio_dense_ci_high"] = 1 / low
             row["missed"] = missed
-        for place, share in enumerate((0.5, 1.0, 2.0)):
-            row[f"bits_per_byte_x{share:g}"] = _mean(runs, _bits, place)
+        row["bits_per_byte"] = _mean(runs, _bits)
         last = [rows[-1] for rows in runs.values()]
         row["params"] = last[0]["final_params"]
         row["flops_over_dense"] = _mean(runs, flops) / _mean(dense, flops)

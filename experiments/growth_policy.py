@@ -5,10 +5,11 @@
     python -m experiments.growth_policy --only train             writes the policy
     python -m experiments.growth_policy --only verify --seeds 3  the verdict
     python -m experiments.growth_policy --quick                  all in miniature
+    python -m experiments.growth_policy --field depth            layers, not width
 
 `growth.policy_training` tells how well the surrogate fits and what each way to learn
 makes of it; `growth.policy` is the verdict on fresh seeds, a longer run, another track.
-`--quick` leaves the shipped policy as it is, and judges that one.
+`--quick` and `--field depth` leave the shipped policy as it is, and judge that one.
 """
 
 import argparse
@@ -19,13 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments import arms, tracks
+from experiments.growth_policy_ladder import LADDERS, RATE, RECIPE
 from experiments.growth_policy_plan import (
     DEAR,
-    DEPTHS,
-    LADDER,
     PRICES,
-    RATE,
-    RECIPE,
+    SHARES,
     STEPS,
     Case,
     Options,
@@ -45,14 +44,15 @@ PHASES = ("rollouts", "train", "verify")
 QUICK_UNIT = arms.UNIT / 12
 NOTES = {
     "policy": (
-        "b2 at one learning rate, from one layer to four. reward: nats of loss taken "
-        "off log(vocab), less lambda times FLOPs over those of as many steps at four "
-        "layers; higher is better. best fixed: the schedule of the highest reward "
-        "among the rollouts that the policy was learned from (as long, one seed each), "
-        "run again here; difference: arm less best fixed, seed by seed; _low, _high: "
-        "95 % t-interval. horizon: steps of 1,024 tokens. first_growth, last_growth: "
-        "shares of the steps, where it grew. loss: nats per token on valid-B. What it "
-        "cost to learn the policy is in growth.policy_training, not in these rows."
+        "b2 at one learning rate, over three sizes of one field. reward: nats of loss "
+        "taken off log(vocab), less lambda times FLOPs over those of as many steps at "
+        "the last size; higher is better. best fixed: the schedule of the highest "
+        "reward among the rollouts that the policy was learned from (as long, one seed "
+        "each), run again here; difference: arm less best fixed, seed by seed; _low, "
+        "_high: 95 % t-interval. horizon: steps of 1,024 tokens. first_growth, "
+        "last_growth: shares of the steps, where it grew. loss: nats per token on "
+        "valid-B. What it cost to learn the policy is in growth.policy_training, not "
+        "in these rows."
     ),
     "policy_training": (
         "value: mean reward / (1 + lambda) over random lambda, lengths and ladders in "
@@ -74,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     found = queue_parser(NAME, "runs/growth_policy")
     found.add_argument("--only", choices=PHASES, help="one phase")
+    found.add_argument(
+        "--field", choices=[*LADDERS], default="width", help="that grows"
+    )
     found.add_argument("--stores", type=Path, default=Path("runs/baselines/data"))
     found.add_argument("--quick", action="store_true", help="in miniature")
     return found
@@ -82,15 +85,13 @@ def parser() -> argparse.ArgumentParser:
 def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     """Data, then the phases that are asked for."""
     check_queue(given)
-    random = RANDOM
     if given.quick:
-        given.unit, given.seeds, random = (
-            SMALL[k] for k in ("unit", "seeds", "random")
-        )
-        given.runs = given.runs / "quick"
+        given.unit, given.seeds, given.runs = QUICK_UNIT, 1, given.runs / "quick"
         given.out = given.runs / "results"
     steps = max(20, round(STEPS * given.unit / arms.UNIT))
-    options = Options(given.stores, given.seeds, steps, random)
+    options = Options(given.stores, given.field, given.seeds, steps)
+    if given.quick:
+        options = dataclasses.replace(options, random=2, static_seeds=1, tokens=8192)
     phases = (given.only,) if given.only else PHASES
     if given.worker < 0:
         tracks.clean(given.data_dir, given.stores)
@@ -115,16 +116,23 @@ def _phase(
         serve(given.workers, f"experiments.{NAME}", [*words, "--only", phase])
     results = run_queue(plan, given.runs)
     if phase == "train":
-        _train(given, results, words)
+        _train(given, options, results, words)
     if phase == "verify":
         rows = verdict_rows(options, plan, results)
         _write("policy", rows, given, words, {})
 
 
-def _train(given: argparse.Namespace, results: Results, words: Sequence[str]) -> None:
+def _train(
+    given: argparse.Namespace,
+    options: Options,
+    results: Results,
+    words: Sequence[str],
+) -> None:
     effort = QUICK if given.quick else Effort()
-    found = trained([*results.values()], command(NAME, words), effort)
-    place = given.runs / "policy.json" if given.quick else SHIPPED
+    said = command(NAME, words)
+    found = trained([*results.values()], options.ladder, said, effort)
+    own = given.quick or options.field != Options.field
+    place = given.runs / f"policy_{options.field}.json" if own else SHIPPED
     save_policy(place, found.policy)
     print(place)
     learned = dict(found.policy.config)
@@ -146,7 +154,8 @@ def verdict_rows(
         for price in PRICES:
             schedule = best_schedule(rollouts, price, options.steps)
             rows += case_rows(own(case), schedule, price)
-    first = [r for r in own(cases(options)[0]) if r["arm"] in ("learned", "static 1")]
+    never = f"static {options.ladder.sizes[0]}"
+    first = [r for r in own(cases(options)[0]) if r["arm"] in ("learned", never)]
     return rows + case_rows(first, "", DEAR)
 
 
@@ -160,15 +169,15 @@ def _write(
     config = {
         "recipe": RECIPE,
         "learning_rate": RATE,
-        "width": arms.WIDTH,
-        "depths": [*DEPTHS],
+        "ladder": dataclasses.asdict(LADDERS[given.field]),
+        "latest": [*SHARES],
         "steps": STEPS,
         "unit_flops": given.unit,
         "seeds": given.seeds,
-        "ladder": LADDER,
     }
     said = command(NAME, words)
     place = f"growth.{name}"
+    place += "" if given.field == Options.field else f"_{given.field}"
     print(write_record(place, rows, said, config | more, NOTES[name], given.out))
 
 

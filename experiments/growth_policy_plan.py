@@ -1,7 +1,7 @@
 """What the learned growth policy wants run: to learn from, then for a verdict.
 
-    rollout   some 40 short runs on clean text: one, two and four layers throughout, and
-              growth 1 -> 2 -> 4 and 1 -> 4 at random times
+    rollout   some 40 short runs on clean text: each of three sizes throughout, and
+              growth over all three, or from the first to the last, at random times
     verify    other seeds, a run twice as long, the other track: the policy at several
               prices, the best schedule of the rollouts, trigger, random times, static
 
@@ -17,21 +17,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import arms, tracks
-from experiments.aql_plan import RECIPES
+from experiments import growth_policy_ladder, tracks
+from experiments.growth_policy_ladder import LADDERS, Ladder
 from experiments.growth_policy_score import best_schedule
 from experiments.runner import Job, Measure, Results
 from uets_jax.config import ExperimentConfig, GrowthConfig
 
-RECIPE, RATE = "b2", 0.01
 STEPS = 240  # of 1,024 tokens
-DEPTHS = (1, 2, 4)
 PRICES = (0.05, 0.2, 1.0)  # nats per run at the last size
 DEAR = 10.0
 EVAL_TOKENS = 100_000
 EARLIEST, LATEST = 0.1, 0.55  # of the random times; the rate decays from 0.6 on
 RANDOM = 14  # schedules of each ladder
-LADDER = "depth=2:0.3,depth=4:0.55"  # for trigger at the latest; learned: the order
+SHARES = 0.3, 0.55  # for trigger at the latest; for learned only the order
 FIRST_SEED = 101  # of the verdict
 
 
@@ -47,21 +45,28 @@ class Options:
     """What the command line says.
 
     stores:  folder of the tracks.
+    field:   that grows.
     seeds:   of each arm of the verdict.
     steps:   of a run.
     random:  schedules of each ladder.
-    static_seeds: of each static depth, among the rollouts.
+    static_seeds: of each static size, among the rollouts.
     tokens:  of the validation text.
     weights: of the policy, by which its runs are named.
     """
 
     stores: Path
+    field: str = "width"
     seeds: int = 3
     steps: int = STEPS
     random: int = RANDOM
     static_seeds: int = 2
     tokens: int = EVAL_TOKENS
     weights: tuple[float, ...] = ()
+
+    @property
+    def ladder(self) -> Ladder:
+        """Of the field."""
+        return LADDERS[self.field]
 
     @property
     def policy(self) -> str:
@@ -102,17 +107,17 @@ class PolicyPlan:
         return [*self._rollouts, *self._verdict]
 
     def rollouts(self) -> list[Job]:
-        """Static depths at two lengths, and random times, a third of them shorter."""
+        """Static sizes at two lengths, and growth at random times."""
         n, rng = self.options.steps, np.random.default_rng(0)
+        case = Case("clean", n)
         found = [
-            self.job("rollout", f"static {depth}", Case("clean", steps), seed, depth)
-            for depth in DEPTHS
+            self.job("rollout", f"static {size}", Case("clean", steps), seed, size)
+            for size in self.options.ladder.sizes
             for steps in (n // 2, n)
             for seed in range(1, self.options.static_seeds + 1)
         ]
         for number in range(2 * self.options.random):
-            case = Case("clean", n // 2 if number % 3 == 2 else n)
-            plan = random_plan(rng, two=number % 2 == 0)
+            plan = random_plan(rng, self.options.ladder, two=number % 2 == 0)
             growth = GrowthConfig("fixed", plan)
             seed = 1 + (number // 2) % 2
             found.append(self.job("rollout", "fixed", case, seed, growth=growth))
@@ -123,10 +128,10 @@ class PolicyPlan:
         found = []
         for case in cases(self.options):
             for seed in range(FIRST_SEED, FIRST_SEED + self.options.seeds):
-                for arm, growth, price, depth in verdict_arms(
+                for arm, growth, price, size in verdict_arms(
                     self.options, records, case, seed
                 ):
-                    job = self.job("verify", arm, case, seed, depth, growth, price)
+                    job = self.job("verify", arm, case, seed, size, growth, price)
                     found.append(job)
         return [*{job.name: job for job in found}.values()]
 
@@ -136,11 +141,12 @@ class PolicyPlan:
         arm: str,
         case: Case,
         seed: int,
-        depth: int = 1,
+        size: int = 0,
         growth: GrowthConfig | None = None,
         price: float | None = None,
     ) -> Job:
-        """One run."""
+        """One run; `size` 0: it begins at the first."""
+        size = size or self.options.ladder.sizes[0]
         plan = growth.plan if growth else ""
         labels = {
             "stage": stage,
@@ -149,12 +155,13 @@ class PolicyPlan:
             "horizon": case.steps,
             "price": price,
             "seed": seed,
-            "depth": depth,
+            "field": self.options.field,
+            "size": size,
             "plan": plan,
         }
         name = job_name(self.options, stage, arm, case, seed, plan, price)
         half = "a" if stage == "rollout" else "b"
-        config = configure(self.options, half, case, seed, depth, growth)
+        config = configure(self.options, half, case, seed, size, growth)
         measure = self.measure and self.measure(name)
         return Job(name, config, tuple(labels.items()), measure)
 
@@ -162,25 +169,27 @@ class PolicyPlan:
 def verdict_arms(
     options: Options, records: Sequence[dict[str, Any]], case: Case, seed: int
 ) -> list[tuple[str, GrowthConfig | None, float | None, int]]:
-    """(arm, growth, price, depth) of the runs of a case and a seed."""
-    learned = lambda price: GrowthConfig("learned", LADDER, cost=price)
+    """(arm, growth, price, size) of the runs of a case and a seed."""
+    ladder, first = options.ladder, options.ladder.sizes[0]
+    order = ladder.plan(*SHARES)
+    learned = lambda price: GrowthConfig("learned", order, cost=price)
     prices = (*PRICES, DEAR) if case == cases(options)[0] else PRICES
-    found: list[Any] = [("learned", learned(price), price, 1) for price in prices]
-    found += [(f"static {depth}", None, None, depth) for depth in DEPTHS]
-    found.append(("trigger", GrowthConfig("trigger", LADDER), None, 1))
-    plan = random_plan(np.random.default_rng(seed), two=seed % 2 == 0)
-    found.append(("random", GrowthConfig("fixed", plan), None, 1))
+    found: list[Any] = [("learned", learned(price), price, first) for price in prices]
+    found += [(f"static {size}", None, None, size) for size in ladder.sizes]
+    found.append(("trigger", GrowthConfig("trigger", order), None, first))
+    plan = random_plan(np.random.default_rng(seed), ladder, two=seed % 2 == 0)
+    found.append(("random", GrowthConfig("fixed", plan), None, first))
     for price in PRICES:
         plan = best_schedule(records, price, options.steps)
         if plan:
-            found.append(("fixed", GrowthConfig("fixed", plan), None, 1))
+            found.append(("fixed", GrowthConfig("fixed", plan), None, first))
     return found
 
 
-def random_plan(rng: np.random.Generator, two: bool) -> str:
-    """1 -> 2 -> 4 or 1 -> 4, at random shares of the steps."""
+def random_plan(rng: np.random.Generator, ladder: Ladder, two: bool) -> str:
+    """Over all sizes or to the last one, at random shares of the steps."""
     first, second = sorted(rng.uniform(EARLIEST, LATEST, 2).round(2))
-    return f"depth=2:{first:g},depth=4:{second:g}" if two else f"depth=4:{first:g}"
+    return ladder.plan(first, second) if two else ladder.leap(first)
 
 
 def job_name(
@@ -193,11 +202,13 @@ def job_name(
     price: float | None,
 ) -> str:
     """A path; unique among the jobs."""
-    words = [arm.replace(" ", "-")]
+    words = [options.field, arm.replace(" ", "-")]
     if arm == "learned":
         words += [options.policy, f"p{price:g}"]
     elif plan:
-        words.append(plan.replace("depth=", "d").replace(":", "_").replace(",", "-"))
+        words.append(
+            plan.replace(f"{options.field}=", "").replace(":", "_").replace(",", "-")
+        )
     return f"{stage}/{case.track}_n{case.steps}_{'_'.join(words)}_s{seed}"
 
 
@@ -206,15 +217,15 @@ def configure(
     half: str,
     case: Case,
     seed: int,
-    depth: int,
+    size: int,
     growth: GrowthConfig | None,
 ) -> ExperimentConfig:
     """The run of an arm."""
     source = tracks.store(options.stores, case.track, half)
-    settings = {**RECIPES[RECIPE], "learning_rate": RATE}
-    flops = case.steps * arms.step_flops(RECIPE, depth, settings["batch"])
-    config = arms.config(RECIPE, source, settings, depth, flops, seed)
+    config = growth_policy_ladder.configure(
+        options.ladder, size, source, case.steps, seed
+    )
     train = dataclasses.replace(config.train, eval_tokens=options.tokens)
-    name = f"depth {depth}" + (f", {growth.method} growth" if growth else "")
+    name = f"{options.field} {size}" + (f", {growth.method} growth" if growth else "")
     growth = growth or GrowthConfig()
     return dataclasses.replace(config, name=name, growth=growth, train=train)

@@ -2,7 +2,7 @@
 
     reward = (loss before the first step - final loss) - price FLOPs / C_ref
 
-in nats; C_ref: the FLOPs of as many steps at the last depth. Higher is better.
+in nats; C_ref: the FLOPs of as many steps at the last size. Higher is better.
 """
 
 import functools
@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import arms
+from experiments import arms, growth_policy_ladder
 from experiments.foundation import training_flops
+from experiments.growth_policy_ladder import LADDERS, Ladder
 from experiments.runner import Measure
 from uets_jax.errors import UserError
 from uets_jax.growth.fit import Curve
@@ -24,7 +25,6 @@ from uets_jax.train.loop import Result
 
 Record = Mapping[str, Any]
 WARM = 0.1  # share of the steps before which the law does not hold
-BATCH = 8
 
 
 def measure_with(runs: Path) -> Callable[[str], Measure]:
@@ -48,7 +48,7 @@ def measure(folder: Path, result: Result) -> dict[str, Any]:
     events = [
         {
             "step": event["step"],
-            "depth": depth_after(event),
+            "size": size_after(event),
             "why": event["why"],
         }
         for event in result.summary["growth"]
@@ -56,12 +56,12 @@ def measure(folder: Path, result: Result) -> dict[str, Any]:
     return {"curve": curve, "growth": events}
 
 
-def depth_after(event: Record) -> int:
+def size_after(event: Record) -> int:
     """Of an entry of a run's growth."""
-    return [op["size"] for op in event["ops"] if op["field"] == "depth"][-1]
+    return event["ops"][-1]["size"]
 
 
-def curve_of(record: Record, depths: Sequence[int]) -> Curve:
+def curve_of(record: Record, ladder: Ladder) -> Curve:
     """The run for the fit: without its warm-up and its decay."""
     config = record["config"]
     train, optim = config["train"], config["optim"]
@@ -70,22 +70,24 @@ def curve_of(record: Record, depths: Sequence[int]) -> Curve:
     losses = np.array(record["curve"]["loss"], np.float64)
     warm, decay = WARM * train["steps"], (1 - optim["decay"]) * train["steps"]
     kept = (steps > warm) & (steps <= decay)
-    path = [(depths.index(config["model"]["depth"]), 0.0)]
-    path += [(depths.index(e["depth"]), tokens * e["step"]) for e in record["growth"]]
+    index = ladder.sizes.index
+    path = [(index(config["model"][ladder.field]), 0.0)]
+    path += [(index(e["size"]), tokens * e["step"]) for e in record["growth"]]
     # the loss of a step is taken before its update
     seen = (steps[kept] - 1) * tokens
     end = float(tokens * train["steps"])
     return Curve(tuple(path), seen, losses[kept], end, record["final_loss"])
 
 
-def reference(steps: int) -> float:
+def reference(ladder: Ladder, steps: int) -> float:
     """C_ref."""
-    return float(steps * arms.step_flops("b2", arms.DEPTHS[-1], BATCH))
+    return float(steps * growth_policy_ladder.step_flops(ladder, ladder.sizes[-1]))
 
 
 def reward(record: Record, price: float) -> float:
     """Of a finished run."""
-    spent = training_flops(record) / reference(record["horizon"])
+    whole = reference(LADDERS[record["field"]], record["horizon"])
+    spent = training_flops(record) / whole
     return math.log(arms.VOCAB) - record["final_loss"] - price * spent
 
 
@@ -95,13 +97,16 @@ def best_schedule(records: Sequence[Record], price: float, steps: int) -> str:
     Random search with the rollouts' budget, among those of the length asked for.
     """
     right = [
-        r
-        for r in records
-        if r["horizon"] == steps and r["depth"] == 1 and not r["diverged"]
+        r for r in records if r["horizon"] == steps and _first(r) and not r["diverged"]
     ]
     if not right:
-        raise UserError("growth_policy: every rollout of one layer has diverged")
+        raise UserError("growth_policy: every rollout of the first size diverged")
     return max(right, key=lambda r: reward(r, price))["plan"]
+
+
+def _first(record: Record) -> bool:
+    """Whether a run begins at the first size."""
+    return record["size"] == LADDERS[record["field"]].sizes[0]
 
 
 def arm_of(record: Record, plan: str, price: float) -> str | None:
@@ -123,8 +128,9 @@ def case_rows(
         arm = arm_of(record, plan, price)
         if arm:
             found.setdefault(arm, []).append(record)
-    if not plan and "static 1" in found:
-        found["best fixed"] = found["static 1"]
+    never = [r for r in records if r["arm"].startswith("static") and _first(r)]
+    if not plan and never:
+        found["best fixed"] = sorted(never, key=lambda r: r["seed"])
     base = found.get("best fixed", [])
     return [
         {"arm": arm, **row(some, base, price, plan if arm == "best fixed" else "")}
@@ -137,6 +143,7 @@ def row(
 ) -> dict[str, Any]:
     """Means over the seeds; the difference of rewards with its interval."""
     found: dict[str, Any] = {
+        "field": records[0]["field"],
         "track": records[0]["track"],
         "horizon": records[0]["horizon"],
         "lambda": price,

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from experiments import arms
-from experiments.growth_policy_plan import DEPTHS, RATE, RECIPE, STEPS
-from experiments.growth_policy_score import BATCH, curve_of
+from experiments import arms, growth_policy_ladder
+from experiments.growth_policy_ladder import RATE, RECIPE, TOKENS, Ladder
+from experiments.growth_policy_score import curve_of
 from uets_jax.errors import UserError
 from uets_jax.growth.environment import Rules, timed
 from uets_jax.growth.fit import Fit, fit
@@ -27,7 +27,6 @@ from uets_jax.meta.cem import cem
 
 Record = Mapping[str, Any]
 LADDERS = ((0, 1, 2), (0, 2))
-TOKENS = BATCH * arms.LENGTH  # of a step
 JUDGED = 2048  # settings on which the methods are compared
 
 
@@ -52,20 +51,23 @@ class Trained(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-def fitted(records: Sequence[Record]) -> Fit:
+def fitted(records: Sequence[Record], ladder: Ladder) -> Fit:
     """The law of the runs that did not diverge.
 
     Raises:
-      UserError: where a depth has none.
+      UserError: where a size has none.
     """
-    curves = [curve_of(r, DEPTHS) for r in records if not r["diverged"]]
-    cost = [arms.step_flops(RECIPE, depth, BATCH) / TOKENS for depth in DEPTHS]
+    curves = [curve_of(r, ladder) for r in records if not r["diverged"]]
+    price = growth_policy_ladder.step_flops
+    cost = [price(ladder, size) / TOKENS for size in ladder.sizes]
     return fit(curves, cost, float(TOKENS), float(np.log(arms.VOCAB)))
 
 
-def trained(records: Sequence[Record], command: str, effort: Effort) -> Trained:
+def trained(
+    records: Sequence[Record], ladder: Ladder, command: str, effort: Effort
+) -> Trained:
     """Fits, searches, follows the gradient; keeps what is best on fresh settings."""
-    began, found = time.process_time(), fitted(records)
+    began, found = time.process_time(), fitted(records, ladder)
     law = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), found.law)
     longest = max(r["horizon"] for r in records) * TOKENS
     ranges = Ranges(LADDERS, (longest / 2, 2.0 * longest))
@@ -90,7 +92,7 @@ def trained(records: Sequence[Record], command: str, effort: Effort) -> Trained:
         flops=float(sum(sum(r["flops"].values()) for r in records if r["flops"]))
         + sum(flops.values()),
         core_seconds=float(seconds + time.process_time() - began),
-        config=_config(records, ranges, best, found),
+        config=_config(records, ladder, ranges, best, found),
         commit=commit() or "unknown",
         source=command,
     )
@@ -129,14 +131,19 @@ def _values(law: Law, ranges: Ranges, weights: Mapping[str, Array]) -> dict[str,
 
 
 def _config(
-    records: Sequence[Record], ranges: Ranges, method: str, found: Fit
+    records: Sequence[Record],
+    ladder: Ladder,
+    ranges: Ranges,
+    method: str,
+    found: Fit,
 ) -> dict[str, Any]:
     """For the policy's file."""
     return {
         "track": "clean",
         "recipe": RECIPE,
-        "width": arms.WIDTH,
-        "depths": [*DEPTHS],
+        "field": ladder.field,
+        "sizes": [*ladder.sizes],
+        "model": dict(ladder.model),
         "learning_rate": RATE,
         "steps": sorted({r["horizon"] for r in records}),
         "rollouts": len(records),
@@ -146,5 +153,4 @@ def _config(
         "law": {k: np.asarray(v).tolist() for k, v in found.law._asdict().items()},
         "residual": found.residual,
         "missed": found.missed,
-        "default_steps": STEPS,
     }

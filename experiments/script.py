@@ -31,9 +31,7 @@ def ended(name: str, run: Callable[[], int]) -> int:
         return exit_code(error)
 
 
-def queue_parser(
-    name: str, runs: str, seeds: int = SEEDS
-) -> argparse.ArgumentParser:
+def queue_parser(name: str, runs: str, seeds: int = SEEDS) -> argparse.ArgumentParser:
     """The flags of a script that runs a queue; `--worker` is for its workers."""
     found = argparse.ArgumentParser(prog=f"python -m experiments.{name}")
     flag = found.add_argument

@@ -66,6 +66,7 @@ CROSS_CUTTING = {
     "test_contract",
     "test_distributed",
     "test_end_to_end",
+    "test_inspect",
     "test_layers",
     "test_notebooks",
     "test_package",

@@ -5,14 +5,16 @@ import types
 import numpy as np
 import pytest
 
-from experiments import arms, growth_policy_score
+from experiments import growth_policy_ladder
+from experiments.growth_policy_ladder import LADDERS
 from experiments.growth_policy_score import (
     best_schedule,
     case_rows,
     curve_of,
-    depth_after,
     measure_with,
+    reference,
     reward,
+    size_after,
 )
 from uets_jax.errors import UserError
 
@@ -21,16 +23,17 @@ STEPS = 20
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
-    monkeypatch.setattr(arms, "step_flops", lambda arm, depth, batch: 1000)
+    monkeypatch.setattr(growth_policy_ladder, "step_flops", lambda ladder, size: 1000)
 
 
-def record(arm="static 1", loss=3.0, flops=10_000, seed=1, **more):
+def record(arm="static 16", loss=3.0, flops=10_000, seed=1, **more):
     found = {
         "arm": arm,
         "track": "clean",
         "horizon": STEPS,
         "seed": seed,
-        "depth": 1,
+        "field": "width",
+        "size": 16,
         "plan": "",
         "price": None,
         "diverged": False,
@@ -51,15 +54,15 @@ def test_reads_the_curve_and_what_growth_did(tmp_path):
     folder = tmp_path / "rollout" / "x"
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-    ops = [{"field": "heads", "size": 4}, {"field": "depth", "size": 2}]
+    ops = [{"field": "heads", "size": 4}, {"field": "width", "size": 32}]
     events = [{"step": 1, "ops": ops, "why": "share 0.5 is reached", "flops": 3}]
     result = types.SimpleNamespace(summary={"growth": events})
     found = measure_with(tmp_path)("rollout/x")(result)
     assert found["curve"] == {"step": [1, 2], "loss": [6.0, 5.0]}
     assert found["growth"] == [
-        {"step": 1, "depth": 2, "why": "share 0.5 is reached"},
+        {"step": 1, "size": 32, "why": "share 0.5 is reached"},
     ]
-    assert depth_after(events[0]) == 2
+    assert size_after(events[0]) == 32
     (folder / "metrics.jsonl").unlink()
     with pytest.raises(UserError, match="delete the run"):
         measure_with(tmp_path)("rollout/x")(result)
@@ -70,12 +73,12 @@ def test_a_curve_is_cut_to_the_constant_rate():
         "train": {"steps": 20, "batch": 8},
         "optim": {"decay": 0.4},
         "data": {"length": 0},
-        "model": {"depth": 1, "context": 128},
+        "model": {"width": 16, "context": 128},
     }
     steps = [*range(1, 21)]
     curve = {"step": steps, "loss": [10.0 - s for s in steps]}
-    grown = [{"step": 5, "depth": 4, "why": ""}]
-    found = curve_of(record(config=config, curve=curve, growth=grown), (1, 2, 4))
+    grown = [{"step": 5, "size": 64, "why": ""}]
+    found = curve_of(record(config=config, curve=curve, growth=grown), LADDERS["width"])
     assert found.path == ((0, 0.0), (2, 5 * 1024))
     assert found.tokens.tolist() == [1024.0 * s for s in range(2, 12)]
     assert found.losses.tolist() == [10.0 - s for s in range(3, 13)]
@@ -90,20 +93,20 @@ def test_the_reward_is_what_is_gained_less_what_is_spent():
 def test_the_best_schedule_depends_on_the_price():
     rows = [
         record(),
-        record("fixed", 2.8, 15_000, plan="depth=4:0.2"),
-        record("fixed", 2.9, 12_000, plan="depth=4:0.5"),
+        record("fixed", 2.8, 15_000, plan="width=64:0.2"),
+        record("fixed", 2.9, 12_000, plan="width=64:0.5"),
         record("fixed", 1.0, 1, plan="shorter", horizon=10),
-        record("static 4", 1.0, 1, depth=4),
+        record("static 64", 1.0, 1, size=64),
         record("fixed", None, plan="wild", diverged=True),
     ]
-    assert best_schedule(rows, 0.05, STEPS) == "depth=4:0.2"
-    assert best_schedule(rows, 0.8, STEPS) == "depth=4:0.5"
+    assert best_schedule(rows, 0.05, STEPS) == "width=64:0.2"
+    assert best_schedule(rows, 0.8, STEPS) == "width=64:0.5"
     assert best_schedule(rows, 10.0, STEPS) == ""
     with pytest.raises(UserError, match="diverged"):
         best_schedule(rows[-1:], 0.1, STEPS)
 
 
-GROWN = [{"step": 5, "depth": 2}, {"step": 10, "depth": 4}]
+GROWN = [{"step": 5, "size": 32}, {"step": 10, "size": 64}]
 
 
 def runs():
@@ -123,7 +126,7 @@ def runs():
 
 def test_rows_compare_every_arm_with_the_best_schedule():
     rows = {row["arm"]: row for row in case_rows(runs(), "a", 0.2)}
-    assert {*rows} == {"static 1", "best fixed", "learned", "trigger"}
+    assert {*rows} == {"static 16", "best fixed", "learned", "trigger"}
     learned, best = rows["learned"], rows["best fixed"]
     assert learned["difference"] == pytest.approx(0.05)
     assert learned["difference_low"] == pytest.approx(0.05)
@@ -133,14 +136,14 @@ def test_rows_compare_every_arm_with_the_best_schedule():
     assert (learned["lambda"], learned["seeds"], learned["horizon"]) == (0.2, 3, STEPS)
     assert (learned["stages"], learned["first_growth"]) == (2, 0.25)
     assert learned["last_growth"] == 0.5
-    assert rows["static 1"]["stages"] == 0
-    assert rows["static 1"]["first_growth"] is None
+    assert rows["static 16"]["stages"] == 0
+    assert rows["static 16"]["first_growth"] is None
     assert all(np.isfinite(row["reward"]) for row in rows.values())
 
 
 def test_where_no_growth_is_best_it_is_the_base():
     rows = {row["arm"]: row for row in case_rows(runs(), "", 1.0)}
-    assert rows["best fixed"]["reward"] == rows["static 1"]["reward"]
+    assert rows["best fixed"]["reward"] == rows["static 16"]["reward"]
     assert rows["best fixed"]["difference"] is None
     assert rows["learned"]["difference"] == pytest.approx(0.0)
 
@@ -154,6 +157,7 @@ def test_a_run_that_diverged_leaves_its_row_empty():
     assert rows["learned"]["reward"] is not None
 
 
-def test_the_reference_is_a_run_at_the_last_depth(monkeypatch):
-    monkeypatch.setattr(arms, "step_flops", lambda arm, depth, batch: 10 * depth)
-    assert growth_policy_score.reference(7) == 280
+def test_the_reference_is_a_run_at_the_last_size(monkeypatch):
+    flops = lambda ladder, size: 10 * size
+    monkeypatch.setattr(growth_policy_ladder, "step_flops", flops)
+    assert reference(LADDERS["depth"], 7) == 280

@@ -1,16 +1,17 @@
 import numpy as np
 import pytest
 
-from experiments import arms
-from experiments.growth_policy_plan import DEPTHS
-from experiments.growth_policy_train import QUICK, TOKENS, fitted, trained
+from experiments import growth_policy_ladder
+from experiments.growth_policy_ladder import LADDERS, TOKENS
+from experiments.growth_policy_train import QUICK, fitted, trained
 from uets_jax.errors import UserError
 from uets_jax.growth.fit import Curve, predicted
 from uets_jax.growth.law import Law
 from uets_jax.growth.learned import load_policy, save_policy
 from uets_jax.growth.score import FEATURES
 
-STEPS = 60
+STEPS, LADDER = 60, LADDERS["depth"]
+DEPTHS = LADDER.sizes
 TRUE = Law(
     floor=np.array([3.2, 3.0, 2.7]),
     height=np.array([0.9, 0.8, 0.7]),
@@ -28,8 +29,8 @@ TRUE = Law(
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
-    flops = lambda arm, depth, batch: int(1e6 * depth * TOKENS)
-    monkeypatch.setattr(arms, "step_flops", flops)
+    flops = lambda ladder, depth: int(1e6 * depth * TOKENS)
+    monkeypatch.setattr(growth_policy_ladder, "step_flops", flops)
 
 
 def record(depth, growth=(), seed=0, **more):
@@ -48,7 +49,7 @@ def record(depth, growth=(), seed=0, **more):
         "flops": {"forward_backward": 1e9},
         "seconds": {"train": 2.0, "compile": 1.0},
         "curve": {"step": steps.tolist(), "loss": losses.tolist()},
-        "growth": [{"step": s, "depth": d, "why": ""} for s, d in growth],
+        "growth": [{"step": s, "size": d, "why": ""} for s, d in growth],
         "config": {
             "train": {"steps": STEPS, "batch": 8},
             "optim": {"decay": 0.4},
@@ -68,18 +69,18 @@ def records():
 
 def test_the_law_of_the_records(records):
     wild = record(1, diverged=True, final_loss=None, curve=None)
-    found = fitted([*records, wild])
+    found = fitted([*records, wild], LADDER)
     np.testing.assert_allclose(found.law.cost, TRUE.cost)
     assert found.residual == pytest.approx(0.02, rel=0.15)
     assert found.missed < 0.01
     assert found.final_error < 0.05
     with pytest.raises(UserError, match="no curve of size 1"):
-        fitted(records[:1])
+        fitted(records[:1], LADDER)
 
 
 def test_a_policy_is_learned_and_tells_what_it_cost(records, tmp_path):
     effort = QUICK._replace(generations=2, updates=2)
-    found = trained(records, "python -m x", effort)
+    found = trained(records, LADDER, "python -m x", effort)
     rows = {row["arm"]: row for row in found.rows}
     assert {"start", "cem", "reinforce", "never", "at once"} <= {*rows}
     assert [row["shipped"] for row in rows.values()].count(True) == 1

@@ -70,10 +70,19 @@ def fit(
     _check(curves, len(cost))
     unit = max(curve.end for curve in curves)
     noise = _noise(curves)
+    empty = np.zeros(len(cost))
     fixed = Law(
-        *[np.zeros(len(cost))] * 4,
-        np.asarray(cost, np.float64),
-        *(0.0, 1.0, noise, start, unit, batch),
+        floor=empty,
+        height=empty,
+        power=empty,
+        drop=empty,
+        cost=np.asarray(cost, np.float64),
+        jump=0.0,
+        lag=1.0,
+        noise=noise,
+        start=start,
+        unit=unit,
+        batch=batch,
     )
     first = _first(curves, len(cost))
 

@@ -32,6 +32,7 @@ def grow(
     ops: Sequence[Op],
     overrides: Mapping[str, Any] | None = None,
     moments: Moments | None = None,
+    first: int = 0,
 ) -> tuple[ExperimentConfig, TrainState]:
     """Applies ops one after the other to a state; pure, so it can be jitted.
 
@@ -45,11 +46,13 @@ def grow(
       ops: in order.
       overrides: own parts of the program, see `build`.
       moments: of the optimizer; `None`: as `config.growth.moments` says.
+      first: number of the first op among all of this step, each of which draws its
+        own fresh entries.
 
     Raises:
       UserError: for an op that can't be applied, or an own model.
     """
-    return _grow(config, state, ops, overrides, moments)[:2]
+    return _grow(config, state, ops, overrides, moments, first)[:2]
 
 
 def begun_anew(
@@ -76,12 +79,13 @@ def _grow(
     ops: Sequence[Op],
     overrides: Mapping[str, Any] | None,
     moments: Moments | None,
+    first: int = 0,
 ) -> tuple[ExperimentConfig, TrainState, list[str]]:
     check_own(overrides)
     moments = moments or config.growth.moments
     begun: list[str] = []
     state = _settled(state)
-    for number, op in enumerate(ops):
+    for number, op in enumerate(ops, first):
         config, state, names_of = _apply(config, state, op, number, overrides, moments)
         begun += names_of
     return config, state, begun

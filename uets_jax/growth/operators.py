@@ -18,7 +18,18 @@ from uets_jax.types import Params
 Moments = Literal["carry", "template", "reset"]
 
 # Last name of a state's field before a parameter's path: squares of gradients.
-SECOND = ("nu", "v", "second", "nu_hat", "preconditioner_sq")
+SECOND = (
+    "nu",
+    "nu_max",
+    "v",
+    "v_row",
+    "v_col",
+    "e_g",
+    "sum_of_squares",
+    "second",
+    "nu_hat",
+    "preconditioner_sq",
+)
 NOISE = 0.3  # of split copies, in standard deviations of the leaf
 LEAST_NOISE = 0.01  # where the leaf is zero
 
@@ -149,7 +160,8 @@ def move_state(
     A leaf whose path ends in that of a parameter and that has its shape moves as the
     parameter does. One that has but its layers, or no parameter's path and as many
     rows as there are layers, moves along the layers. One that keeps its shape is
-    carried. Whatever is left begins anew, and is named.
+    carried. What belongs to a parameter that was not there before is as initialised.
+    Whatever is left begins anew, and is named.
 
     Args:
       moves: of the parameters, by path.
@@ -165,10 +177,12 @@ def move_state(
 
     def make(path: Any, new: Array) -> Array:
         where = names(path)
-        end = next((where[i:] for i in range(len(where)) if where[i:] in moves), None)
-        if end is not None:
-            prefix, move = where[: len(where) - len(end)], moves[end]
-            was = None if move.old is None else have.get((*prefix, *move.old))
+        end = next((where[i:] for i in range(len(where)) if where[i:] in moves), ())
+        prefix, move = where[: len(where) - len(end)], moves.get(end)
+        if move is not None and move.old is None:
+            return new
+        if move is not None:
+            was = have.get((*prefix, *(move.old or ())))
             if was is not None and (was.shape, new.shape) == shapes[end]:
                 return _moved_moment(move, was, new, _second(prefix), moments)
         was = have.get(where)
@@ -176,7 +190,7 @@ def move_state(
             return was
         rows = None if was is None or not was.ndim else (was.shape[0], new.shape[0])
         if layers and rows == depths and was.shape[1:] == new.shape[1:]:
-            return _moved_moment(layers, was, new, False, moments)
+            return _moved_moment(layers, was, new, _second(prefix), moments)
         begun.append("/".join(where))
         return new
 

@@ -32,7 +32,8 @@ from typing import Any
 import jax
 
 from uets_jax.config import ExperimentConfig, ModelConfig
-from uets_jax.growth.stages import Op, resized
+from uets_jax.errors import UserError
+from uets_jax.growth.stages import WAYS, Op, resized
 from uets_jax.models.axes import Axes, axes_of, names
 from uets_jax.models.transformer import make_model
 
@@ -91,12 +92,33 @@ def plan(config: ExperimentConfig, op: Op) -> tuple[ExperimentConfig, Moves]:
 def moves(model: ModelConfig, op: Op) -> Moves:
     """The move of every leaf of the model after the op; raises as `plan`."""
     after = resized(model, op)
+    if op.size < getattr(model, op.field):
+        _check_keep(model, op)
+    op = dataclasses.replace(op, how=op.how or WAYS.get(op.field, ("",))[0])
     old = {names(path) for path, _ in _leaves(model)}
     found = {}
     for path, leaf in _leaves(after):
         axes = axes_of(path, leaf.ndim)
         found[names(path)] = _move(names(path), axes, old, model, after, op)
     return found
+
+
+def _check_keep(model: ModelConfig, op: Op) -> None:
+    """Raises `UserError` unless `keep` names what stays, in rising order."""
+    rows, units = 1 if op.field == "depth" else model.depth, getattr(model, op.field)
+    rising = all(
+        len(row) == op.size and sorted({*row} & {*range(units)}) == list(row)
+        for row in op.keep
+    )
+    if len(op.keep) != rows or not rising:
+        raise UserError(
+            f"growth: {op}: `keep` must name, for each of {rows}, the {op.size} of "
+            f"{units} that stay, rising"
+        )
+    group = model.heads // model.kv_heads if op.field == "heads" else 1
+    whole = lambda row: all(row.count(g) in (0, group) for g in row)
+    if not all(whole([i // group for i in row]) for row in op.keep):
+        raise UserError(f"growth: {op}: `keep` must name whole groups of {group} heads")
 
 
 def is_exact(op: Op, model: ModelConfig) -> bool:

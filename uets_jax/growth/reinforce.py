@@ -124,7 +124,7 @@ def reinforce(
         loss = lambda w: _surrogate(law, w, key, ranges, number, episodes, rules)
         grads, mean = jax.grad(loss, has_aux=True)(weights)
         moves, state = tx.update(grads, state, weights)
-        return (optax.apply_updates(weights, moves), state), mean
+        return (jnp.asarray(optax.apply_updates(weights, moves)), state), mean
 
     first = (weights, tx.init(weights))
     (weights, _), history = jax.lax.scan(update, first, jax.random.split(key, updates))

@@ -12,6 +12,12 @@ from uets_jax.config import ExperimentConfig, GrowthConfig, ModelConfig
 from uets_jax.errors import UserError, nearest
 
 FIELDS = ("depth", "heads", "hidden", "width", "experts", "memory_rows")
+# ways to make what is new; the first one where an op names none
+WAYS = {
+    "depth": ("identity", "random", "stack", "interleave", "middle"),
+    "heads": ("new", "split"),
+    "hidden": ("new", "split"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Op:
     """One change of shape: `field` of the model becomes `size`.
 
     how:  of new layers identity, random, stack, interleave or middle; of new heads and
-      units new or split; else "".
+      units new or split; "": the first of these.
     keep: of a pruned field the indices that stay, for each layer; of depth one tuple.
     """
 
@@ -113,6 +119,8 @@ def resized(model: ModelConfig, op: Op) -> ModelConfig:
     Raises:
       UserError: for a size that the op can't reach.
     """
+    if op.field not in FIELDS:
+        raise UserError(f"growth.plan: {op}: {nearest(op.field, FIELDS)}")
     before = getattr(model, op.field)
     why = _refused(model, op, before)
     if why:
@@ -128,6 +136,9 @@ def resized(model: ModelConfig, op: Op) -> ModelConfig:
 def _refused(model: ModelConfig, op: Op, before: int) -> str:
     """Why an op can't be applied; empty where it can."""
     size, field = op.size, op.field
+    if op.how and op.how not in WAYS.get(field, ()):
+        ways = nearest(op.how, WAYS[field]) if field in WAYS else "there is but one way"
+        return f"{op.how!r}: {ways}"
     if size < 1:
         return "a size must be at least 1"
     if size == before:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from uets_jax.report import units
 from uets_jax.report.axis import Axis, ticks
+from uets_jax.report.marks import GLYPH
 from uets_jax.report.markup import escape
 from uets_jax.report.scale import Point, Scale
-from uets_jax.report.svg import GLYPH, floor
+from uets_jax.report.svg import floor
 
 TOP, FOOT = 26.0, 44.0  # above the rows the legend, below them the axis
 TALL, FLAT, AIM = 24.0, 7.0, 200.0  # height of a row: most, least; of all: about
@@ -24,6 +25,8 @@ class Row(NamedTuple):
     name: str
     """In full, for hovering."""
     values: Sequence[float | None]
+    group: int = 0
+    """Rows of one group stand together, a fine line between it and the next."""
 
 
 def heatmap(
@@ -65,6 +68,8 @@ def heatmap(
             )
         cells = "".join(_cells(row, steps, across, height, span, root))
         body.append(f'<g class="heat" transform="translate(0 {y:.1f})">{cells}</g>')
+        if i and row.group != rows[i - 1].group:
+            body.append(_parting(across, y + height))
     body += [
         _mark(across(step), base, told)
         for step, told in marks
@@ -76,7 +81,9 @@ def heatmap(
         "step</text>"
     )
     if not span:
-        body.append(f'<text class="name end" x="{across.end:.0f}" y="13">no data</text>')
+        body.append(
+            f'<text class="name end" x="{across.end:.0f}" y="13">no data</text>'
+        )
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" '
         f'viewBox="0 0 {width:g} {base + FOOT:.1f}" role="img" '
@@ -105,7 +112,7 @@ def _span(steps: Sequence[float]) -> Point:
 def _ticks(steps: Sequence[float], across: Scale) -> list[tuple[float, str]]:
     if len(steps) < 2:
         return [(step, units.si(step, 6)) for step in steps]
-    return ticks(Axis("step"), across.low, across.high)[1]
+    return ticks(Axis("step"), across.low, steps[-1])[1]
 
 
 def _cells(
@@ -117,16 +124,15 @@ def _cells(
     root: bool,
 ) -> Iterator[str]:
     """A rectangle for each value, with its name on hovering; none where it's None."""
-    edges = across.pixels([*steps, across.high])
+    edges = [round(x, 1) for x in across.pixels([*steps, across.high])]
     for i, value in enumerate(row.values):
         if value is None:
             continue
-        finite = span is not None and math.isfinite(value)
         look, said = 'class="void"', "no finite value"
-        if finite:
+        if span is not None and math.isfinite(value):
             look = f'fill-opacity="{_shade(value, span, root):.2f}"'
             said = units.si(value, 4)
-        told = f"{row.name}, step {units.si(steps[i], 6)}: {said}"
+        told = f"{row.name}, step {steps[i]:.0f}: {said}"
         yield (
             f'<rect x="{edges[i]:.1f}" width="{edges[i + 1] - edges[i]:.1f}" '
             f'height="{height:.1f}" {look}><title>{escape(told)}</title></rect>'
@@ -140,13 +146,20 @@ def _shade(value: float, span: Point, root: bool) -> float:
     return FAINT + (1 - FAINT) * (math.sqrt(share) if root else share)
 
 
+def _parting(across: Scale, y: float) -> str:
+    return (
+        f'<line class="parting" x1="{across.start:.1f}" x2="{across.end:.1f}" '
+        f'y1="{y:.1f}" y2="{y:.1f}"/>'
+    )
+
+
 def _legend(span: Point, right: float) -> list[str]:
     """Least value, all shades, greatest value, at the top."""
     least, most = (units.si(v) for v in span)
     end = right - GLYPH * len(most) - 6
     shades = "".join(
         f'<rect x="{end - 8 * (RAMP - i):.1f}" y="3" width="8" height="11" '
-        f'fill-opacity="{_shade(i / (RAMP - 1), (0, 1), False):.2f}"/>'
+        f'fill-opacity="{_shade(i / (RAMP - 1), (0.0, 1.0), False):.2f}"/>'
         for i in range(RAMP)
     )
     return [
@@ -171,7 +184,7 @@ def _described(rows: Sequence[Row], steps: Sequence[float], span: Point | None) 
         return "no data"
     at = [
         next(
-            f"{units.si(bound, 4)} ({row.name}, step {units.si(step, 6)})"
+            f"{units.si(bound, 4)} ({row.name}, step {step:.0f})"
             for row in rows
             for step, value in zip(steps, row.values, strict=True)
             if value == bound

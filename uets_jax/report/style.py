@@ -78,6 +78,7 @@ svg path{fill:none;stroke:var(--c);stroke-linejoin:round;stroke-linecap:round}
 .heat{shape-rendering:crispEdges}
 .heat rect{fill:var(--c0)}
 .heat .void{fill:none;stroke:var(--soft);stroke-width:.6;stroke-dasharray:2 2}
+.parting{stroke:var(--paper);stroke-width:2}
 .heat rect:hover{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:none}
 .mark line{stroke:var(--c);stroke-width:1;stroke-dasharray:1 3;opacity:.9}
 .mark .hit{stroke:transparent;stroke-width:9;stroke-dasharray:none}
@@ -116,7 +117,7 @@ code{font-size:.84em;overflow-wrap:anywhere}
 .changes td:nth-child(2){text-align:left;white-space:normal;min-width:11em;
  overflow-wrap:anywhere}
 .changes thead th:nth-child(2){text-align:left}
-.changes tbody th{min-width:3em}
+.changes tbody th{min-width:0;white-space:nowrap}
 .sample{white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 12px;padding:14px 18px;
  background:var(--tint);border-radius:8px;font-size:.84rem;line-height:1.6}
 .sample b{color:var(--c0);font-weight:600}

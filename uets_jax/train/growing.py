@@ -1,11 +1,13 @@
 """Growth and pruning between stretches of steps: look, decide, change, tell.
 
-Decisions are taken at fixed steps and read the ledger and the losses only, so a resumed
-run takes the same ones; whatever they cost is charged.
+Decisions are taken at fixed steps and read the ledger and the losses only, so a
+resumed run takes the same ones; whatever they cost is charged. A checkpoint is written
+before what is decided at its step, so a run that goes on from one decides first.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +32,7 @@ from uets_jax.train.mesh import abstract_state, put_batch
 from uets_jax.train.monitor import slope_state
 from uets_jax.train.run import Run
 from uets_jax.train.session import Session
-from uets_jax.types import Batch, TrainState
+from uets_jax.types import IGNORED, Batch, TrainState
 
 LOOKED_AT = 2  # stages ahead that a probe tries
 
@@ -54,7 +56,10 @@ def remaining(run: Run) -> tuple[Stage, ...]:
 
 
 def compile_ahead(run: Run) -> None:
-    """Compiles every stage of the plan, so that no growth waits for it."""
+    """Compiles every stage of the plan, so that no growth waits for it; before that
+    a resumed run decides what its checkpoint's step has left to decide.
+    """
+    grow_if_due(run)
     run.ledger.switch("compile")
     config, session = run.session.config, run.session
     for stage in remaining(run):
@@ -67,29 +72,42 @@ def compile_ahead(run: Run) -> None:
 
 
 def due_step(config: ExperimentConfig, stage: Stage) -> int:
-    """The step after which a stage comes at the latest."""
-    return max(1, round(stage.share * config.train.steps))
+    """The step after which a stage comes at the latest: the first that reaches its
+    share.
+    """
+    steps = config.train.steps
+    step = max(1, math.ceil(stage.share * steps) - 1)  # the product is rounded
+    while step / steps < stage.share:
+        step += 1
+    return step
 
 
 def next_decision(run: Run) -> int:
-    """The first step after this one at which there is something to decide."""
+    """The first step after this one at which there is something to decide; this one
+    where a stage is due already, as after a rollback.
+    """
+    return min([*_decisions(run, run.at.step + 1), run.origin.train.steps])
+
+
+def _decisions(run: Run, start: int) -> list[int]:
+    """The next steps from `start` on with a decision; what is due already comes now."""
     growth, steps, stages = run.origin.growth, run.origin.train.steps, remaining(run)
     if not stages or growth.method == "none":
-        return steps
-    bounds = [s for stage in stages if (s := due_step(run.origin, stage)) > run.at.step]
-    found = bounds if growth.method != "learned" else []
+        return []
+    found = []
+    if growth.method != "learned":
+        found.append(max(run.at.step, due_step(run.origin, stages[0])))
     if growth.method != "fixed":
         every = max(1, round(growth.every * steps))
         first = max(1, round(growth.earliest * steps))
-        ahead = max(0, -(-(run.at.step + 1 - first) // every))
-        found.append(first + ahead * every)
-    return min([*found, steps])
+        found.append(first + max(0, -(-(start - first) // every)) * every)
+    return found
 
 
 def grow_if_due(run: Run) -> None:
-    """Takes the stages whose time has come, if any."""
-    stages = remaining(run)
-    if not stages or run.at.step >= run.origin.train.steps:
+    """Takes the stages whose time has come, if this is a step at which to decide."""
+    stages, step = remaining(run), run.at.step
+    if step >= run.origin.train.steps or step not in _decisions(run, step):
         return
     before = run.ledger.switch("growth")
     decision = _decide(run, stages)
@@ -205,11 +223,11 @@ def apply(run: Run, ops: Sequence[Op], why: str) -> dict[str, Any]:
     """Changes the state's shapes, and tells what that did."""
     old, batch = run.session, next_batch(run)
     before, exact, begun, done = batch_loss(run, batch), True, [], []
-    for op in ops:
+    for number, op in enumerate(ops):
         config, op = run.session.config, completed(run, batch, op)
         exact &= is_exact(op, config.model)
         begun += begun_anew(config, [op], old.overrides)
-        run.session, run.state = changed(run.session, run.state, [op])
+        run.session, run.state = changed(run.session, run.state, [op], number)
         done.append(op)
     entry = {
         "step": run.at.step,
@@ -241,15 +259,20 @@ def _told(
     old: ExperimentConfig, new: ExperimentConfig, ops: Sequence[Op], why: str
 ) -> str:
     """`depth 1 -> 4 (at its share)`."""
-    sizes = lambda c, op: getattr(c.model, op.field)
-    moved = (f"{op.field} {sizes(old, op)} -> {sizes(new, op)}" for op in ops)
+    size = lambda config, field: getattr(config.model, field)
+    fields = dict.fromkeys(op.field for op in ops)
+    moved = (f"{field} {size(old, field)} -> {size(new, field)}" for field in fields)
     return f"{', '.join(moved)} ({why})"
 
 
 def changed(
-    session: Session, state: TrainState, ops: Sequence[Op]
+    session: Session, state: TrainState, ops: Sequence[Op], first: int = 0
 ) -> tuple[Session, TrainState]:
-    """Session and state in the new shapes, each leaf made where it belongs."""
+    """Session and state in the new shapes, each leaf made where it belongs.
+
+    Args:
+      first: number of the first op among those of its step; see `grow`.
+    """
     config, ops = session.config, tuple(ops)
     model = functools.reduce(
         lambda c, op: after(c, Stage((op,), 1.0)), ops, config
@@ -258,27 +281,27 @@ def changed(
     where = jax.tree.map(
         lambda x: x.sharding, abstract_state(grown.program, session.mesh)
     )
-    move = lambda s: grow(config, s, ops, session.overrides)[1]
+    move = lambda s: grow(config, s, ops, session.overrides, first=first)[1]
     return grown, jax.jit(move, out_shardings=where)(state)
 
 
 def next_batch(run: Run) -> Batch:
-    """The rows that the next step reads, as many as an evaluation's."""
+    """This process's share of rows that the next step reads, as many as an
+    evaluation's.
+    """
     config, session = run.session.config, run.session
     batch = session.windows[run.at.step + run.at.passed_over]
-    rows = config.train.batch // config.train.microbatches
+    rows = config.train.batch // config.train.microbatches // jax.process_count()
     return jax.tree.map(lambda x: x[:rows], batch)
 
 
 def batch_loss(run: Run, batch: Batch) -> float:
     """Loss of the model on a batch, in nats per token; charged to growth."""
-    session = run.session
-    total = compile_losses(session.program)(
-        run.state.params, put_batch(batch, session.mesh)
-    )
+    session, put = run.session, put_batch(batch, run.session.mesh)
+    total = compile_losses(session.program)(run.state.params, put)
     cost = evaluation_cost(session.program, session.mesh, session.config)
     run.ledger.charge({"growth": cost})
-    return float(total) / max(int((np.asarray(batch.targets) >= 0).sum()), 1)
+    return float(total) / max(int((put.targets != IGNORED).sum()), 1)
 
 
 def take_a_look(run: Run) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.signals import look, removal
@@ -18,17 +19,21 @@ SHOWN = ("influence", "rank", "similarity", "gradient", "saturation", "heads")
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(program: Program, what: str, documents: bool) -> Any:
+def _compiled(program: Program, mesh: Mesh, what: str, documents: bool) -> Any:
+    """`(params, batch) -> readings`, whole on every device."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
     if what == "look":
-        return jax.jit(lambda p, b: look(program.inspect, p, b, documents))
-    return jax.jit(lambda p, b: removal(program.inspect, p, b))
+        read = lambda p, b: look(program.inspect, p, b, documents)
+    else:
+        read = lambda p, b: removal(program.inspect, p, b)
+    return jax.jit(read, out_shardings=everywhere)
 
 
 def measured(run: Run, batch: Batch, what: str) -> Any:
     """`look` or `removal` of the model on a batch, on the host; charged to growth."""
     session = run.session
     documents = session.config.model.mask_documents
-    call = _compiled(session.program, what, documents)
+    call = _compiled(session.program, session.mesh, what, documents)
     given = (run.state.params, put_batch(batch, session.mesh))
     costs = count(call.trace(*given).jaxpr).most().values()
     run.ledger.charge({"growth": sum(costs, Cost())})

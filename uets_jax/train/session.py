@@ -25,7 +25,7 @@ from uets_jax.data.store import TokenStore, prepare
 from uets_jax.data.windows import Windows, sequential
 from uets_jax.errors import UserError
 from uets_jax.growth.grow import check_own
-from uets_jax.growth.stages import ladder
+from uets_jax.growth.stages import Stage, after, ladder, parse
 from uets_jax.step import Program
 from uets_jax.train.assets import build_assets, inputs_sha256
 from uets_jax.train.mesh import check_rows, compile_init, make_mesh
@@ -141,6 +141,8 @@ def open_session(
 def check_growth(config: ExperimentConfig, overrides: Mapping[str, Any] | None) -> None:
     """Raises `UserError` for a plan that can't be read, or not be carried out."""
     method, plan = config.growth.method, config.growth.plan
+    if config.growth.look_every:
+        _check_halves(config, "growth.look_every")
     if method != "none" and not plan:
         raise UserError(
             f"growth.plan: empty; method {method!r} needs stages, such as depth=4:0.5"
@@ -149,8 +151,45 @@ def check_growth(config: ExperimentConfig, overrides: Mapping[str, Any] | None) 
         raise UserError(f"growth.method: none; {plan!r} needs one, such as fixed")
     if method == "none":
         return
-    ladder(config)
     check_own(overrides)
+    for before, stage in zip(ladder(config), parse(config.growth), strict=False):
+        validate(after(before, stage))
+        _check_time(config, stage)
+        _check_pruning(before, stage)
+
+
+def _check_time(config: ExperimentConfig, stage: Stage) -> None:
+    """Raises `UserError` for a stage that no step is left for."""
+    steps = config.train.steps
+    if config.growth.method == "fixed" and stage.share > (steps - 1) / steps:
+        raise UserError(
+            f"growth.plan: {stage}: share {stage.share:g} of {steps} steps comes after "
+            f"the last one; use at most {(steps - 1) / steps:.3g} or more train.steps"
+        )
+
+
+def _check_pruning(before: ExperimentConfig, stage: Stage) -> None:
+    """Raises `UserError` where what a stage prunes can't be scored."""
+    for op in stage.ops:
+        if op.size < getattr(before.model, op.field):
+            if before.growth.prune == "importance" and op.field != "depth":
+                _check_halves(before, f"growth.plan: {op}")
+            if before.growth.prune == "magnitude" and before.model.experts:
+                raise UserError(
+                    f"growth.plan: {op}: prune 'magnitude' can't weigh experts; use "
+                    "growth.prune importance"
+                )
+        before = after(before, Stage((op,), stage.share))
+
+
+def _check_halves(config: ExperimentConfig, what: str) -> None:
+    """Raises `UserError` for an odd number of rows: a look reads two halves."""
+    rows = config.train.batch // config.train.microbatches
+    if rows % 2:
+        raise UserError(
+            f"{what}: reads two halves of a batch, but train.batch / "
+            f"train.microbatches is {rows}; make it even"
+        )
 
 
 def check_lengths(config: ExperimentConfig) -> None:

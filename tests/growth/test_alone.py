@@ -1,0 +1,60 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from uets_jax.errors import UserError
+from uets_jax.growth.alone import grown
+from uets_jax.growth.stages import Op
+from uets_jax.models.presets import model_config
+from uets_jax.models.transformer import make_model
+
+MODEL = model_config("modern", "tiny", vocab=64)
+
+
+@pytest.fixture(scope="module")
+def trained(batch):
+    """Parameters and Adam's state after two steps of a plain optax loop."""
+    model, tx = make_model(MODEL), optax.adam(1e-2)
+    params = model.init(jax.random.key(0))
+    opt = tx.init(params)
+
+    @jax.jit
+    def step(params, opt):
+        grads = jax.grad(lambda p: model.forward(p, batch)[0].mean())(params)
+        updates, opt = tx.update(grads, opt)
+        return optax.apply_updates(params, updates), opt
+
+    for _ in range(2):
+        params, opt = step(params, opt)
+    return params, tx, opt
+
+
+def test_a_loop_goes_on_with_the_same_function_and_its_moments(trained, batch):
+    params, tx, opt = trained
+    op = Op("depth", 3, "identity")
+    found = grown(MODEL, params, tx, opt, op, jax.random.key(1))
+    assert (found.model.depth, found.begun) == (3, ())
+    before = make_model(MODEL).forward(params, batch)[0]
+    after = make_model(found.model).forward(found.params, batch)[0]
+    chex.assert_trees_all_close(before, after, rtol=1e-6)
+    mu = lambda state: state[0].mu["blocks"]["mlp"]["up"]["w"]
+    np.testing.assert_array_equal(mu(found.opt_state)[:2], mu(opt))
+    chex.assert_trees_all_equal_shapes(found.opt_state, tx.init(found.params))
+    assert int(found.opt_state[0].count) == 2
+
+
+def test_reset_is_the_optimizers_own_beginning(trained):
+    params, tx, opt = trained
+    op = Op("heads", 4, "new")
+    found = grown(MODEL, params, tx, opt, op, jax.random.key(1), "reset")
+    chex.assert_trees_all_equal(found.opt_state, tx.init(found.params))
+
+
+def test_what_can_not_be_done_is_one_clear_line(trained):
+    params, tx, opt = trained
+    with pytest.raises(UserError, match="has 2 already"):
+        grown(MODEL, params, tx, opt, Op("depth", 2), jax.random.key(1))
+    assert jnp.isfinite(params["head"]["w"]).all()
