@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import arms, dynamic_rows, tracks
+from experiments import arms, dynamic_rows, dynamic_times, tracks
 from experiments.dynamic_plan import RATES, TABLES, DynamicPlan, Options
 from experiments.records import write_record
 from experiments.runner import pin, run_queue, serve
@@ -65,8 +65,10 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
         "scale": given.scale,
         "seeds": given.seeds,
     }
-    line = command("dynamic_arch", words)
-    for name, rows in dynamic_rows.tables(list(results.values()), wanted).items():
+    line, records = command("dynamic_arch", words), list(results.values())
+    timed = [r for r in records if r["table"] in ("final", "prune")]
+    times = dynamic_times.measured([r for r in timed if not r["diverged"]], given.runs)
+    for name, rows in dynamic_rows.tables(records, wanted, times).items():
         note = dynamic_rows.NOTES[name]
         print(write_record(f"growth.{name}", rows, line, config, note, out=given.out))
     return EXIT_OK

@@ -30,7 +30,7 @@ TABLES = ("target", "events", "moments", "prune", "moe")
 DEPTH = 4  # of the final model
 RECIPE, BATCH = RECIPES["b2"], 8
 RATES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
-SMALL_RATES = {1: RATES[1:4], 2: RATES[2:5]}  # by depth
+SMALL_RATES = {1: RATES[1:4], 2: RATES[1:5]}  # by depth
 EVAL_TOKENS = 100_000  # of valid-A, in a trial
 TOKENS_PER_PARAM = (3, 10)  # parameters of the blocks of the final model
 HALF = 0.5  # of the tokens, in the tables of moments and pruning
@@ -89,7 +89,7 @@ PLANS = (
     "depth=2:0.4,depth=4:0.75",
 )
 AIM = 0.65  # of the static run's FLOPs, at which growth is tuned
-SLOPES = (0.15, 0.3, 0.45)
+SLOPES = (0.25, 0.4)
 STEPS = {  # of a static run of the table: budgets of the final runs
     "static": (1.0,),
     "static 1": (0.7, 1.5),
@@ -351,11 +351,11 @@ def _rates(arm: Arm, rates: Sequence[float]) -> list[Arm]:
 
 
 def fixed_trials() -> list[Arm]:
-    """Eight: times and stages, ways, rates, around the first guess."""
+    """Times and stages, then ways and rates, then the best time's rates."""
     found = [FIXED.with_growth(plan=plan) for plan in PLANS]
     found += [FIXED.with_growth(depth=how) for how in ("stack", "random")]
-    found += [dataclasses.replace(FIXED, rate=rate) for rate in (0.01, 0.04)]
-    return found
+    found += _rates(FIXED, (0.01, 0.04))
+    return found + _rates(FIXED.with_growth(plan=PLANS[3]), (0.01, 0.005))
 
 
 def moment_arms() -> list[Arm]:
@@ -375,9 +375,7 @@ def prune_arms() -> list[Arm]:
     found = [Arm("static", DEPTH)]
     plans = {
         "heads 4 -> 2": "heads=2:0.7",
-        "units 256 -> 192": "hidden=192:0.7",
         "units 256 -> 128": "hidden=128:0.7",
-        "layers 4 -> 3": "depth=3:0.7",
         "layers 4 -> 2": "depth=2:0.7",
     }
     narrow = (("heads", 4), ("kv_heads", 4), ("head_dim", 16))
@@ -386,7 +384,7 @@ def prune_arms() -> list[Arm]:
         grow = (("method", "fixed"), ("plan", plan))
         found.append(Arm(name, DEPTH, growth=grow, model=model))
     found.append(Arm("static, 4 heads", DEPTH, model=narrow))
-    for how in ("magnitude", "random"):
+    for how in ("magnitude",):
         for name in ("units 256 -> 128", "layers 4 -> 2"):
             grow = (("method", "fixed"), ("plan", plans[name]), ("prune", how))
             found.append(Arm(f"{name}, {how}", DEPTH, growth=grow))

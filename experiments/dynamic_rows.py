@@ -1,14 +1,15 @@
 """From finished runs to the tables of growth: FLOPs to a static model's loss, and more.
 
-Pure. A run's FLOPs are all that it was charged but its evaluations; its seconds are
-those of steps, data and growth, without compilation.
+Pure. A run's FLOPs are all that it was charged but its evaluations; its seconds are its
+steps at each shape, by that shape's step alone on the machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.dynamic_times import Times, key, seconds, stages
 from uets_jax.measure.difference import difference
 from uets_jax.measure.target import Curve, budget_at
 
@@ -24,13 +25,13 @@ NOTES = {
         "the static run's; lower is better. _static_best: over the better of one and "
         "two layers, which did not grow. _ci: bootstrap over seeds, the target's "
         "included; missed: share of the draws in which the arm's budgets do not "
-        "bracket the target, counted as their nearest budget. seconds: steps, data "
-        "and growth, two runs at a time on a core each."
+        "bracket the target, counted as their nearest budget. seconds: the steps at "
+        "each shape, by that shape's step alone on the machine; no compilation."
     ),
     "events": (
         "One run of 300 steps, 4 to 8 to 12 layers by identity blocks. loss_before "
         "and loss_after: the same batch right before and right after. "
-        "seconds_to_next: of steps until the next growth. compile_seconds of all "
+        "step_seconds: of the phase that follows, in the run. compile_seconds: of all "
         "stages, before the first step."
     ),
     "moments": (
@@ -42,9 +43,9 @@ NOTES = {
     "prune": (
         "Four layers, pruned at 70 % of the steps, the rest is recovery. difference: "
         "of bits per byte to the model that was not pruned (with four heads to its "
-        "own), t-interval over paired seeds. tokens_per_second: after pruning, "
-        "measured in the runs, two at a time on a core each. jump: loss right after "
-        "less right before."
+        "own), t-interval over paired seeds. tokens_per_second: training after "
+        "pruning, its step alone on the machine. jump: loss right after less right "
+        "before."
     ),
     "moe": (
         "One layer. dense: one MLP; experts: four, one active, capacity 1.25. Target: "
@@ -57,13 +58,19 @@ NOTES = {
 DRAWS = 2000
 
 
-def tables(records: Sequence[Record], wanted: Sequence[str]) -> dict[str, list[Row]]:
-    """The rows of every table whose runs are there."""
+def tables(
+    records: Sequence[Record], wanted: Sequence[str], times: Times
+) -> dict[str, list[Row]]:
+    """The rows of every table whose runs are there.
+
+    Args:
+      times: seconds of a step by shape, see `dynamic_times`.
+    """
     makers: dict[str, Callable[[list[Record]], list[Row]]] = {
-        "target": target_rows,
+        "target": lambda rs: target_rows(rs, times),
         "events": event_rows,
         "moments": moment_rows,
-        "prune": prune_rows,
+        "prune": lambda rs: prune_rows(rs, times),
         "moe": moe_rows,
     }
     found = {}
@@ -81,12 +88,6 @@ def tables(records: Sequence[Record], wanted: Sequence[str]) -> dict[str, list[R
 def flops(record: Record) -> float:
     """All that a run was charged but its evaluations."""
     return float(sum(v for k, v in record["flops"].items() if k != "evaluation"))
-
-
-def seconds(record: Record) -> float:
-    """Of steps, waiting for data, and growth."""
-    spent = record["seconds"]
-    return float(sum(spent.get(name, 0.0) for name in ("train", "data", "growth")))
 
 
 def grouped(records: Sequence[Record], *keys: str) -> dict[Any, list[Record]]:
@@ -108,14 +109,14 @@ def by_seed(records: Sequence[Record]) -> dict[int, list[Record]]:
 # target
 
 
-def target_rows(records: list[Record]) -> list[Row]:
+def target_rows(records: list[Record], times: Times) -> list[Row]:
     """An arm a row, for each number of tokens per parameter."""
     rows: list[Row] = []
     for (per_param,), runs in grouped(records, "tokens_per_param").items():
         arms = {k[0]: by_seed(rows) for k, rows in grouped(runs, "arm").items()}
         static = arms.get("static")
         if static:
-            made = [target_row(arm, runs, static) for arm, runs in arms.items()]
+            made = [target_row(*pair, static, times) for pair in arms.items()]
             best = _best_static(made)
             for row in made:
                 over = row["flops_to_target"] / best if best else None
@@ -126,7 +127,10 @@ def target_rows(records: list[Record]) -> list[Row]:
 
 
 def target_row(
-    arm: str, runs: Mapping[int, list[Record]], static: Mapping[int, list[Record]]
+    arm: str,
+    runs: Mapping[int, list[Record]],
+    static: Mapping[int, list[Record]],
+    times: Times,
 ) -> Row:
     """FLOPs and seconds to the static model's loss, loss at equal tokens."""
     first = next(iter(runs.values()))
@@ -140,7 +144,8 @@ def target_row(
         "seeds": len(runs),
         "grown_at": _grown_at(runs),
     }
-    for name, currency in (("flops", flops), ("seconds", seconds)):
+    taken = lambda record: seconds(record, times)
+    for name, currency in (("flops", flops), ("seconds", taken)):
         value, low, high, missed = fraction(runs, static, currency)
         row[f"{name}_fraction_static"] = value
         row[f"{name}_fraction_static_ci_low"] = low
@@ -175,6 +180,23 @@ def _equal_tokens(
     }
 
 
+class Points(NamedTuple):
+    """What the runs of a seed spent and reached, from small to large budget."""
+
+    spent: list[float]
+    bits: list[float]
+
+
+def points(
+    runs: Mapping[int, list[Record]], currency: Callable[[Record], float]
+) -> dict[int, Points]:
+    """Of each seed."""
+    return {
+        seed: Points([currency(r) for r in rows], [_bits(r) for r in rows])
+        for seed, rows in runs.items()
+    }
+
+
 def fraction(
     runs: Mapping[int, list[Record]],
     static: Mapping[int, list[Record]],
@@ -185,31 +207,32 @@ def fraction(
     Seeds of the arm and of the target are drawn anew, the same where both have them; a
     curve that does not bracket the target counts as its nearest budget.
     """
-    if runs is static or len(next(iter(runs.values()))) < 2:
-        spent = _mean(runs, currency, -1) / _mean(static, currency)
+    arm, base = points(runs, currency), points(static, currency)
+    if runs is static or len(next(iter(arm.values())).bits) < 2:
+        ours = np.mean([p.spent[-1] for p in arm.values()])
+        spent = float(ours / np.mean([p.spent[-1] for p in base.values()]))
         return spent, spent, spent, 0.0
     rng = np.random.default_rng(0)
-    whole, _ = _fraction(list(runs), list(static), runs, static, currency)
+    whole, _ = _fraction([*arm.values()], [*base.values()])
     values, missed = [], 0
-    names = sorted({*runs, *static})
+    names = sorted({*arm, *base})
     for _ in range(DRAWS):
         draw = [names[i] for i in rng.integers(len(names), size=len(names))]
-        ours = [s for s in draw if s in runs] or list(runs)
-        theirs = [s for s in draw if s in static] or list(static)
-        value, inside = _fraction(ours, theirs, runs, static, currency)
+        ours = [arm[s] for s in draw if s in arm] or [*arm.values()]
+        theirs = [base[s] for s in draw if s in base] or [*base.values()]
+        value, inside = _fraction(ours, theirs)
         values.append(value)
         missed += not inside
     low, high = np.quantile(values, (0.025, 0.975))
     return whole, float(low), float(high), missed / DRAWS
 
 
-def _fraction(ours, theirs, runs, static, currency) -> tuple[float, bool]:
-    goal = float(np.mean([static[s][-1]["bits_per_byte"] for s in theirs]))
-    whole = float(np.mean([currency(static[s][-1]) for s in theirs]))
-    budgets = np.mean([[currency(r) for r in runs[s]] for s in ours], axis=0)
-    losses = np.array([[_bits(r) for r in runs[s]] for s in ours])
-    curve = Curve(budgets, losses, tuple(range(len(ours))))
-    found = budget_at(curve, goal)
+def _fraction(arm: Sequence[Points], base: Sequence[Points]) -> tuple[float, bool]:
+    goal = float(np.mean([p.bits[-1] for p in base]))
+    whole = float(np.mean([p.spent[-1] for p in base]))
+    budgets = np.mean([p.spent for p in arm], axis=0)
+    losses = np.array([p.bits for p in arm])
+    found = budget_at(Curve(budgets, losses, tuple(range(len(arm)))), goal)
     if found is not None:
         return found / whole, True
     reached = losses.mean(0).min() <= goal
@@ -301,7 +324,8 @@ def event_rows(records: list[Record]) -> list[Row]:
             )
         spent = run["seconds"]
         known = {f"{k}_seconds": v for k, v in spent.items() if k != "prepare"}
-        whole = seconds(run) + spent.get("compile", 0.0)
+        trained = sum(spent.get(k, 0.0) for k in ("train", "data", "growth"))
+        whole = trained + spent.get("compile", 0.0)
         rows.append(
             {
                 "arm": f"{run['arm']}, whole run",
@@ -309,7 +333,7 @@ def event_rows(records: list[Record]) -> list[Row]:
                 "params": run["params"],
                 "bits_per_byte": run["bits_per_byte"],
                 "step_seconds": phases[0]["seconds_per_step"],
-                "seconds_without_compilation": seconds(run),
+                "seconds_without_compilation": trained,
                 "seconds_with_compilation": whole,
                 "compile_seconds": known.get("compile_seconds"),
                 "growth_seconds": known.get("growth_seconds"),
@@ -368,7 +392,7 @@ def _difference(
     }
 
 
-def prune_rows(records: list[Record]) -> list[Row]:
+def prune_rows(records: list[Record], times: Times) -> list[Row]:
     """Quality against size and speed."""
     arms = {
         k[0]: {r["seed"]: r for r in rs} for k, rs in grouped(records, "arm").items()
@@ -379,7 +403,8 @@ def prune_rows(records: list[Record]) -> list[Row]:
         base = arms.get(like, {})
         both = [s for s in runs if s in base]
         one = [runs[s] for s in both] or list(runs.values())
-        speed = [_speed(r) for r in one]
+        [*_, (_, last)] = stages(one[0])
+        per_step = one[0]["tokens"] / one[0]["steps"]
         row: Row = {
             "arm": arm,
             "seeds": len(one),
@@ -388,18 +413,12 @@ def prune_rows(records: list[Record]) -> list[Row]:
             **_difference(runs, base, both),
             "jump": _jump(one),
             "flops_share": float(np.mean([flops(r) for r in one])),
-            "tokens_per_second": float(np.median(speed)),
+            "tokens_per_second": per_step / times[key(last.model)],
         }
         if base:
             row["flops_share"] /= float(np.mean([flops(base[s]) for s in both]))
         rows.append(row)
     return rows
-
-
-def _speed(run: Record) -> float:
-    """Training tokens per second of the last phase."""
-    per_step = run["tokens"] / run["steps"]
-    return per_step / run["phases"][-1]["seconds_per_step"]
 
 
 def _jump(runs: Sequence[Record]) -> float | None:
@@ -434,8 +453,8 @@ def moe_rows(records: list[Record]) -> list[Row]:
         last = [rows[-1] for rows in runs.values()]
         row["params"] = last[0]["final_params"]
         row["flops_over_dense"] = _mean(runs, flops) / _mean(dense, flops)
-        for key in ("router_load_max", "router_dropped"):
-            seen = [r[key] for r in last if r.get(key) is not None]
-            row[key] = float(np.mean(seen)) if seen else None
+        for name in ("router_load_max", "router_dropped"):
+            seen = [r[name] for r in last if r.get(name) is not None]
+            row[name] = float(np.mean(seen)) if seen else None
         rows.append(row)
     return rows

@@ -24,7 +24,7 @@ from uets_jax.measure.difference import difference
 from uets_jax.train.loop import Result
 
 Record = Mapping[str, Any]
-WARM = 0.1  # share of the steps before which the law does not hold
+WARM = 0.2  # share of the steps before which the law does not hold
 
 
 def measure_with(runs: Path) -> Callable[[str], Measure]:

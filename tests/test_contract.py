@@ -20,6 +20,7 @@ from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
 from uets_jax.optim.guard import guard
+from uets_jax.optim.rewarm import rewarm
 from uets_jax.optim.rules import rule
 from uets_jax.selection import buffer
 from uets_jax.selection.buckets import buckets
@@ -81,6 +82,20 @@ def offer_and_draw() -> Component:
 
     row = {"tokens": jax.ShapeDtypeStruct((8,), jnp.int32)}
     return seeded(Component(lambda params: buffer.init(6, row), apply))
+
+
+def rewarming() -> Component:
+    """The warm-up of fresh entries, where every other one is fresh since step 1."""
+    part = rewarm(5)
+
+    def init(params):
+        mark = lambda flags: (jnp.arange(flags.size) % 2).astype(flags.dtype)
+        state = part.init(params)
+        return state._replace(
+            born=state.born + 1, fresh=jax.tree.map(mark, state.fresh)
+        )
+
+    return Component(init, part.apply)
 
 
 def candidates():
@@ -165,6 +180,7 @@ CASES = {
         lambda: seeded(fisher(MODEL.logits, FisherConfig(every=2))),
         tokens_and_seed,
     ),
+    "rewarm": (rewarming, lambda: (params(), jnp.asarray(2))),
     "guard": (lambda: guard(spike=6.0), lambda: (jnp.ones(()),) * 3),
     "adamw": (lambda: of_rule("adamw"), gradients),
     "lion": (lambda: of_rule("lion"), gradients),

@@ -131,7 +131,7 @@ def test_the_hash_of_a_state_sees_every_leaf(run):
 def test_a_state_is_restored_on_other_devices(run):
     path = run / "checkpoints" / "00000008"
     hashes = {
-        state_sha256(checkpoint.load(path, lambda record: abstract(run, devices))[0])
-        for devices in (1, 2, 8)
+        state_sha256(checkpoint.load(path, lambda _, n=n: abstract(run, n))[0])
+        for n in (1, 2, 8)
     }
     assert len(hashes) == 1

@@ -80,8 +80,8 @@ def test_a_curve_is_cut_to_the_constant_rate():
     grown = [{"step": 5, "size": 64, "why": ""}]
     found = curve_of(record(config=config, curve=curve, growth=grown), LADDERS["width"])
     assert found.path == ((0, 0.0), (2, 5 * 1024))
-    assert found.tokens.tolist() == [1024.0 * s for s in range(2, 12)]
-    assert found.losses.tolist() == [10.0 - s for s in range(3, 13)]
+    assert found.tokens.tolist() == [1024.0 * s for s in range(4, 12)]
+    assert found.losses.tolist() == [10.0 - s for s in range(5, 13)]
     assert (found.end, found.final) == (20 * 1024, 3.0)
 
 

@@ -11,10 +11,22 @@ import pytest
 
 from uets_jax.config import OptimConfig
 from uets_jax.growth import operators
-from uets_jax.growth.operators import by_path, carried, move_params, move_state
+from uets_jax.growth.operators import (
+    by_path,
+    carried,
+    move_params,
+    move_state,
+    new_entries,
+)
 from uets_jax.growth.plan import is_exact, moves
 from uets_jax.growth.stages import Op, resized
-from uets_jax.models.axes import axes_of, hidden_matrix, is_matrix, map_axes
+from uets_jax.models.axes import (
+    axes_of,
+    hidden_matrix,
+    is_matrix,
+    map_axes,
+    names,
+)
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
 from uets_jax.optim.rules import rule
@@ -37,33 +49,42 @@ KINDS = {
     "grouped": {"heads": 4, "kv_heads": 2, "tied": True},
     "tables": {"memory_rows": 4, "activation": "swiglu"},
 }
-WITHIN_DEPTH = {
+OPS = {
     "identity": Op("depth", 4, "identity"),
-    "random": Op("depth", 3, "random"),
+    "random": Op("depth", 4, "random"),
     "stack": Op("depth", 4, "stack"),
     "interleave": Op("depth", 4, "interleave"),
-    "middle": Op("depth", 3, "middle"),
-}
-OPS = {
-    **WITHIN_DEPTH,
-    "new heads": Op("heads", 6, "new"),
+    "middle": Op("depth", 4, "middle"),
+    "new heads": Op("heads", 4, "new"),
     "split heads": Op("heads", 4, "split"),
     "new units": Op("hidden", 9, "new"),
-    "split units": Op("hidden", 11, "split"),
+    "split units": Op("hidden", 9, "split"),
     "twice": Op("width", 16),
     "thrice": Op("width", 24),
     "experts": Op("experts", 3),
     "rows": Op("memory_rows", 8),
 }
 CHAINS = {
-    "chain": ("split heads", "identity", "twice", "split units", "rows", "experts"),
-    "other chain": ("twice", "random", "new units", "new heads", "experts"),
+    "chain": ("split heads", "identity", "twice", "split units", "rows"),
+    "other chain": ("thrice", "random", "new units", "new heads", "experts"),
 }
 INEXACT = ("stack", "interleave", "middle")
-TOKENS = np.random.default_rng(1).integers(0, 17, (2, 7))
+CASES = {
+    "modern": (*OPS,),
+    "gpt2": ("identity", "random", "split heads", "split units", "twice"),
+    "grouped": ("stack", "new heads", "split heads", "thrice", "other chain"),
+    "tables": ("new units", "split units", "twice", "rows", "chain"),
+}
+PAIRS = [(kind, name) for kind, names in CASES.items() for name in names]
+MOMENTS = [
+    *(("gpt2", name) for name in ("identity", "split heads", "split units", "twice")),
+    *(("grouped", name) for name in ("new heads", "split heads", "thrice")),
+    *(("tables", name) for name in ("new units", "split units", "twice", "rows")),
+    ("modern", "experts"),
+]
+TOKENS = jnp.asarray(np.random.default_rng(1).integers(0, 17, (2, 7)), jnp.int32)
 BATCH = Batch(
-    *(TOKENS[:, :-1].astype(np.int32), TOKENS[:, 1:].astype(np.int32)),
-    *(np.arange(2, dtype=np.int32), np.zeros((2, 6), np.int32)),
+    TOKENS[:, :-1], TOKENS[:, 1:], jnp.arange(2), jnp.zeros((2, 6), jnp.int32)
 )
 
 
@@ -96,11 +117,20 @@ def double():
         yield patch
 
 
-def drawn(model, seed=0):
+@functools.cache
+def drawn(kind):
     """Parameters far from where they begin: no zero hides anything."""
+    return noisy(architecture(kind), 0)
+
+
+@functools.cache
+def shapes_of(model):
+    return jax.eval_shape(make_model(model).init, jax.random.key(0))
+
+
+def noisy(model, seed):
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(make_model(model).init, jax.random.key(0))
-    return jax.tree.map(lambda x: 0.4 * rng.normal(size=x.shape), shapes)
+    return jax.tree.map(lambda x: 0.4 * rng.normal(size=x.shape), shapes_of(model))
 
 
 def ops_of(kind, name):
@@ -117,9 +147,10 @@ def ops_of(kind, name):
 
 def grown(model, ops, params):
     """(model, params) after ops; what is fresh is drawn, too, but for new tables."""
+    params = jax.tree.map(jnp.asarray, params)
     for number, op in enumerate(ops):
         after = resized(model, op)
-        fresh = drawn(after, seed=10 + number)
+        fresh = noisy(after, 10 + number)
         if not model.memory_rows and after.memory_rows:
             fresh["memory"] = jax.tree.map(np.zeros_like, fresh["memory"])
         fresh = jax.tree.map(jnp.asarray, fresh)
@@ -130,106 +161,312 @@ def grown(model, ops, params):
 
 
 @functools.cache
-def changes(kind):
-    """Of every case how far it moves the logits, all in one program."""
-    model, params = architecture(kind), drawn(architecture(kind))
-
-    def logits(model, params):
-        return exact(model).logits(params, jnp.asarray(BATCH.tokens))
-
-    def compare(params):
-        old = logits(model, params)
-        return {
-            name: jnp.abs(logits(*grown(model, ops_of(kind, name), params)) - old).max()
-            for name in (*OPS, *CHAINS)
-        }
-
-    with double():
-        return jax.tree.map(float, jax.jit(compare)(params))
+def logits(model):
+    """The compiled logits of the batch, in float64; one program for each shape."""
+    return jax.jit(lambda params: exact(model).logits(params, BATCH.tokens))
 
 
-@pytest.mark.parametrize("name", [*OPS, *CHAINS])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "name"), PAIRS)
 def test_an_op_keeps_the_function_exactly_or_says_that_it_does_not(kind, name):
-    change, model = changes(kind)[name], architecture(kind)
-    told = all(is_exact(op, model) for op in ops_of(kind, name))
+    model, params, ops = architecture(kind), drawn(kind), [*ops_of(kind, name)]
+    with double():
+        old = logits(model)(params)
+        after, new = grown(model, ops, params)
+        change = float(jnp.abs(logits(after)(new) - old).max())
+    told = all(is_exact(op, model) for op in ops)
     assert told == (name not in INEXACT)
     assert change < 1e-9 if told else change > 1e-2
 
 
+def loss(model, params):
+    """Nats per token, from the compiled logits."""
+    found = np.asarray(logits(model)(params))
+    top = found.max(-1, keepdims=True)
+    total = np.log(np.exp(found - top).sum(-1)) + top[..., 0]
+    right = np.take_along_axis(found, BATCH.targets[..., None], -1)[..., 0]
+    return (total - right).mean()
+
+
 @functools.cache
-def gradients(kind):
-    """{case: (moves, what the old gradient becomes, the gradient of the grown model)}.
+def gradient(kind):
+    """Of the loss in every parameter, before growth."""
+    model = architecture(kind)
+    mean = lambda p: exact(model).forward(p, BATCH)[0].mean()
+    with double():
+        return jax.jit(jax.grad(mean))(drawn(kind))
 
-    The old gradient g is moved as an optimizer's moments are, g as the first and g^2
-    as the second; copies are exact, so that they all stand for the same function.
+
+def directions(move, path, shape, name):
+    """Two random ones over the entries whose moments are carried.
+
+    Copies that share the old gradient in unequal parts go the same way.
     """
-    model, params = architecture(kind), drawn(architecture(kind))
-    shapes = lambda tree: {path: x.shape for path, x in by_path(tree).items()}
+    rng = np.random.default_rng(3)
+    axes, shared = axes_of(path, len(shape)), {"experts": "expert", "rows": "bucket"}
+    for _ in range(2):
+        d = rng.normal(size=shape)
+        if shared.get(name) in axes:
+            axis = axes.index(shared[name])
+            period = 1 if name == "experts" else shape[axis] // 2
+            d = np.take(d, np.arange(shape[axis]) % period, axis)
+        yield d * carried(move, shape)
 
-    def slope(model, params):
-        batch = jax.tree.map(jnp.asarray, BATCH)
-        loss = lambda p: exact(model).forward(p, batch)[0].mean()
-        return jax.grad(loss)(params)
 
-    def compare(params):
-        old, found = slope(model, params), {}
-        state = optax.ScaleByAdamState(
-            jnp.zeros((), jnp.int32), old, jax.tree.map(jnp.square, old)
-        )
-        for name in OPS:
-            if name in INEXACT:
+@pytest.mark.parametrize(("kind", "name"), MOMENTS)
+def test_moments_move_as_the_gradient_does(kind, name, monkeypatch):
+    """The old gradient as first moment and its square as second one, moved, are the
+    gradient of the grown model and its square; that is measured by differences.
+    """
+    monkeypatch.setattr(operators, "NOISE", 0.0)  # copies stand for the same function
+    monkeypatch.setattr(operators, "LEAST_NOISE", 0.0)
+    model, params, [op] = architecture(kind), drawn(kind), ops_of(kind, name)
+    how, h = moves(model, op), 1e-5
+    with double():
+        old = gradient(kind)
+        after, new = grown(model, [op], params)
+        state = optax.ScaleByAdamState(jnp.int32(7), old, jax.tree.map(jnp.square, old))
+        moved = moved_state(model, op, state, optax.scale_by_adam(), params, new)
+        assert not moved.begun
+        first, second = by_path(moved.state.mu), by_path(moved.state.nu)
+        for path, leaf in by_path(new).items():
+            if how[path].old is None:
+                assert not np.any(first[path])
+                assert not np.any(second[path])
                 continue
-            [op] = ops_of(kind, name)
-            after, new = grown(model, [op], params)
-            how, fresh = moves(model, op), optax.scale_by_adam().init(new)
-            sizes = {
-                path: (shapes(params)[move.old] if move.old else None, shape)
-                for path, shape in shapes(new).items()
-                if (move := how[path])
-            }
-            depths = (model.depth, after.depth)
-            moved = move_state(how, depths, state, fresh, sizes)
-            assert not moved.begun
-            found[name] = (moved.state, slope(after, new))
-        return found
-
-    with double() as patch:
-        patch.setattr(operators, "NOISE", 0.0)
-        patch.setattr(operators, "LEAST_NOISE", 0.0)
-        found = jax.device_get(jax.jit(compare)(params))
-    how = lambda name: moves(model, *ops_of(kind, name))
-    return {name: (how(name), *pair) for name, pair in found.items()}
+            kept = carried(how[path], leaf.shape)
+            for d in directions(how[path], path, leaf.shape, name):
+                ends = (loss(after, shifted(new, path, x * d)) for x in (h, -h))
+                slope = np.subtract(*ends) / (2 * h)
+                guess = float((first[path] * d).sum())
+                assert slope == pytest.approx(guess, rel=1e-5, abs=1e-9)
+            np.testing.assert_allclose(
+                second[path][kept], np.square(first[path])[kept], rtol=1e-9
+            )
+            assert not np.any(first[path][~kept])
+            if not kept.all():
+                fill = np.unique(second[path][~kept])
+                np.testing.assert_allclose(fill, second[path][kept].mean(), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in OPS if name not in INEXACT])
-@pytest.mark.parametrize("kind", ["gpt2", "grouped", "tables"])
-def test_moments_move_as_the_gradient_does(kind, name):
-    how, state, gradient = gradients(kind)[name]
-    first, second = by_path(state.mu), by_path(state.nu)
-    shared = {"experts": "expert", "rows": "bucket"}.get(name)
-    compared = 0
-    for path, real in by_path(gradient).items():
-        move, kept = how[path], carried(how[path], real.shape)
-        if move.old is None:
-            assert not first[path].any()
-            assert not second[path].any()
+def shifted(tree, at, by):
+    """The tree with one leaf moved."""
+    move = lambda path, x: x + by if names(path) == at else x
+    return jax.tree_util.tree_map_with_path(move, tree)
+
+
+def moved_state(model, op, state, tx, params, new, **how):
+    """What `grow` does with an optimizer's state."""
+    after, ways = resized(model, op), moves(model, op)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    had = {names(path): x.shape for path, x in leaves}
+    shapes = {
+        path: (had[ways[path].old] if ways[path].old else None, x.shape)
+        for path, x in by_path(new).items()
+    }
+    depths = (model.depth, after.depth)
+    return move_state(ways, depths, state, tx.init(new), shapes, **how)
+
+
+# optimizers
+
+
+def by_room(params):
+    """Blocks apart from the rest."""
+    label = lambda path, x: "in" if "blocks" in names(path) else "out"
+    return jax.tree_util.tree_map_with_path(label, params)
+
+
+def of_rule(name):
+    """A rule of this house."""
+    of = lambda kind: functools.partial(map_axes, kind)
+    return rule(OptimConfig(name=name), of(hidden_matrix), of(is_matrix))
+
+
+OPTIMIZERS = {
+    "adamw": lambda: optax.adamw(1e-2),
+    "lion": lambda: optax.lion(1e-2),
+    "amsgrad": lambda: optax.amsgrad(1e-2),
+    "own adamw": lambda: of_rule("adamw"),
+    "own muon": lambda: of_rule("muon"),
+    "partition": lambda: optax.partition(
+        {"in": optax.adam(1e-2), "out": optax.sgd(1e-2, momentum=0.9)}, by_room
+    ),
+    "multi_transform": lambda: optax.multi_transform(
+        {"in": optax.rmsprop(1e-2), "out": optax.set_to_zero()}, by_room
+    ),
+    "masked": lambda: optax.masked(optax.adam(1e-2), lambda p: map_axes(is_matrix, p)),
+    "injected": lambda: optax.inject_hyperparams(optax.adamw)(learning_rate=1e-2),
+    "chain": lambda: optax.chain(optax.clip(1.0), optax.trace(0.9), optax.scale(-1e-2)),
+    "in steps": lambda: optax.MultiSteps(optax.adam(1e-2), 4).gradient_transformation(),
+}
+
+
+def filled(state):
+    """A state as after some steps: every number drawn, counts at 7."""
+    rng = np.random.default_rng(5)
+
+    def fill(x):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return jnp.full_like(x, 7)
+        return jnp.asarray(rng.uniform(1, 2, x.shape), x.dtype)
+
+    return jax.tree.map(fill, state)
+
+
+def moved_by(tx, name, **how):
+    """(old state, moved state, template) of the modern model."""
+    model, op = architecture("modern"), OPS[name]
+    params, after = noisy(model, 0), noisy(resized(model, op), 1)
+    old = filled(tx.init(jax.tree.map(jnp.asarray, params)))
+    new = jax.tree.map(jnp.asarray, after)
+    return old, moved_state(model, op, old, tx, params, new, **how), tx.init(new)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_on_as_it_was(name):
+    old, found, template = moved_by(OPTIMIZERS[name](), "identity")
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.state, template)
+    assert not found.begun
+    had, grew = by_path(old), 0
+    for path, new in by_path(found.state).items():
+        was = had[path]
+        if was.shape == new.shape:
+            np.testing.assert_array_equal(new, was)
             continue
-        axes = axes_of(path, real.ndim)
-        guess, square = first[path], second[path]
-        if shared in axes:  # copies share the old gradient, in unequal parts
-            place = axes.index(shared)
-            shape = list(real.shape)
-            shape[place : place + 1] = [-1, 4] if shared == "bucket" else [-1, 1]
-            parts = lambda x: x.reshape(shape).sum(place)
-            np.testing.assert_allclose(parts(guess), parts(real), atol=1e-10)
-            np.testing.assert_allclose(square, guess**2, atol=1e-12)
-        else:
-            np.testing.assert_allclose(guess[kept], real[kept], atol=1e-10)
-            np.testing.assert_allclose(square[kept], real[kept] ** 2, atol=1e-10)
-        compared += np.abs(real[kept]).max() > 1e-6
-        assert not guess[~kept].any()
-        if not kept.all():
-            mean = square[kept].mean()
-            np.testing.assert_allclose(square[~kept], mean, rtol=1e-6)
-    assert compared > 10
+        grew += 1
+        np.testing.assert_array_equal(new[:2], was)
+        squares = {"nu", "nu_max"} & set(path)
+        fill = np.mean(was) if squares else 0.0
+        np.testing.assert_allclose(new[2:], np.full_like(new[2:], fill), rtol=1e-6)
+    assert grew >= 8
+
+
+def test_a_template_leaves_second_moments_at_zero():
+    _, found, _ = moved_by(optax.adam(1e-2), "new units", moments="template")
+    up = found.state[0].nu["blocks"]["mlp"]["up"]["w"]
+    assert np.all(up[..., :6] >= 1)
+    assert not np.any(up[..., 6:])
+
+
+def test_what_a_factored_optimizer_cannot_carry_is_named():
+    tx = optax.adafactor(1e-2, min_dim_size_to_factor=4)
+    old, found, template = moved_by(tx, "identity")
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.state, template)
+    norms = ("attention/key_norm", "attention/query_norm", "attention_norm", "mlp_norm")
+    fields = ("v", "v_col", "v_row")  # with four layers these leaves are factored, too
+    named = {f"{f}/blocks/{norm}/scale" for norm in norms for f in fields}
+    assert {leaf.partition("/")[2] for leaf in found.begun} == named
+    rows = lambda state: state[0].v_row["blocks"]["attention"]["query"]["w"]
+    np.testing.assert_array_equal(rows(found.state)[:2], rows(old))
+    np.testing.assert_allclose(rows(found.state)[2:].ravel(), np.mean(rows(old)), 1e-6)
+
+
+def by_layer():
+    """Keeps something for each layer, under parameters' paths and without one."""
+
+    def init(params):
+        blocks = params["blocks"]
+        each = lambda x: jnp.zeros((x.shape[0], 8))
+        depth = jax.tree.leaves(blocks)[0].shape[0]
+        return {
+            "seen": jnp.zeros((), jnp.int32),
+            "each": {"blocks": jax.tree.map(each, blocks)},
+            "trust": jnp.zeros(depth),
+            "pairs": jnp.zeros((depth, depth)),
+        }
+
+    update = lambda updates, state, params=None: (updates, state)
+    return optax.GradientTransformation(init, update)
+
+
+@pytest.mark.parametrize("name", ["identity", "stack"])
+def test_what_is_kept_for_each_layer_moves_along_the_layers(name):
+    old, found, template = moved_by(by_layer(), name)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.state, template)
+    assert found.begun == ("pairs",)
+    assert int(found.state["seen"]) == 7
+    had, new = by_path(old), by_path(found.state)
+    for path in [("trust",), ("each", "blocks", "mlp", "up", "w")]:
+        np.testing.assert_array_equal(new[path][:2], had[path])
+        rest = had[path] if name == "stack" else np.zeros_like(had[path])
+        np.testing.assert_array_equal(new[path][2:], rest)
+
+
+def test_a_state_of_no_known_shape_begins_anew_and_is_named():
+    tx = optax.GradientTransformation(
+        lambda params: {
+            "heads": jnp.zeros(params["blocks"]["attention"]["output"]["w"].shape[1])
+        },
+        lambda updates, state, params=None: (updates, state),
+    )
+    _, found, _ = moved_by(tx, "new heads")
+    assert found.begun == ("heads",)
+    assert not np.any(found.state["heads"])
+
+
+# what is new learns, and copies part
+
+
+@functools.cache
+def slopes(model):
+    loss = lambda params: make_model(model).forward(params, BATCH)[0].mean()
+    return jax.jit(jax.grad(loss))
+
+
+@functools.cache
+def trained(name, optimizer):
+    """(moves, both gradients, parameters after) of two steps on a grown model."""
+    model, params, [op] = (
+        architecture("modern"),
+        noisy(architecture("modern"), 0),
+        ops_of("modern", name),
+    )
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    tx = of_rule(optimizer)
+    after, new = grown(model, [op], params)
+    state = moved_state(model, op, tx.init(params), tx, params, new).state
+    gradients, update = [], jax.jit(tx.update)
+    for _ in range(2):
+        gradients.append(slopes(after)(new))
+        updates, state = update(gradients[-1], state, new)
+        new = optax.apply_updates(new, updates)
+    return moves(model, op), list(map(by_path, gradients)), by_path(new)
+
+
+NEW = ("identity", "random", "new heads", "new units", "split heads", "experts", "rows")
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_everything_new_has_a_gradient_within_two_steps(name):
+    how, gradients, new = trained(name, "adamw")
+    looked = 0
+    for path, leaf in new.items():
+        size = sum(np.abs(g[path]) for g in gradients)
+        for axis, flags in enumerate(new_entries(how[path], leaf.shape)):
+            if path[0] == "memory":
+                assert size.any()
+                looked += 1
+                continue
+            each = np.moveaxis(size, axis, 0).reshape(len(flags), -1).max(1)
+            assert (each[flags > 0] > 0).all(), (path, axis)
+            looked += int(flags.sum())
+    assert looked
+
+
+# leaf, its axis, one entry, its copy
+COPIES = {
+    "split heads": [(f"attention/{n}/w", 2, 0, 2) for n in ("query", "key", "value")],
+    "split units": [("mlp/up/w", 2, 0, 6)],
+    "twice": [("attention/query/w", 1, 0, 8), ("mlp/down/w", 2, 0, 8)],
+    "identity": [("mlp/down/w", 0, 2, 3)],
+    "experts": [("experts/up/w", 1, 0, 1)],
+}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_part_within_two_steps(name, optimizer):
+    _, _, new = trained(name, optimizer)
+    for leaf, axis, one, other in COPIES[name]:
+        w = np.moveaxis(np.asarray(new["blocks", *leaf.split("/")]), axis, 0)
+        assert np.abs(w[one] - w[other]).max() > 1e-4, leaf

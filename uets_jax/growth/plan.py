@@ -128,10 +128,11 @@ def is_exact(op: Op, model: ModelConfig) -> bool:
     return op.how not in ("stack", "interleave", "middle")
 
 
-def _leaves(model: ModelConfig) -> list[tuple[Any, Any]]:
+@functools.lru_cache(maxsize=64)
+def _leaves(model: ModelConfig) -> tuple[tuple[Any, Any], ...]:
     """(path, shape) of every parameter."""
     abstract = jax.eval_shape(make_model(model).init, jax.random.key(0))
-    return jax.tree_util.tree_leaves_with_path(abstract)
+    return tuple(jax.tree_util.tree_leaves_with_path(abstract))
 
 
 def _move(

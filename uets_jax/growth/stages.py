@@ -26,7 +26,9 @@ class Op:
 
     how:  of new layers identity, random, stack, interleave or middle; of new heads and
       units new or split; "": the first of these.
-    keep: of a pruned field the indices that stay, for each layer; of depth one tuple.
+    keep: of a pruned field the indices that stay, rising, for each layer; of depth one
+      tuple. With a value residual a head reads the values of the first layer's head in
+      its place: let all layers keep the same ones.
     """
 
     field: str

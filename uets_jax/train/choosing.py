@@ -19,7 +19,11 @@ from uets_jax.types import Batch
 
 
 def completed(run: Run, batch: Batch, op: Op) -> Op:
-    """The op as it is; one that prunes with what it keeps, as `growth.prune` says."""
+    """The op as it is; one that prunes with what it keeps, as `growth.prune` says.
+
+    With a value residual each head reads the values of the same head of the first
+    layer, so all layers keep the same ones.
+    """
     model = run.session.config.model
     if op.size >= getattr(model, op.field):
         return op
@@ -27,6 +31,8 @@ def completed(run: Run, batch: Batch, op: Op) -> Op:
     if op.field == "depth":
         return dataclasses.replace(op, keep=(keep_layers(scores, op.size),))
     if op.field == "heads":
+        if model.value_residual:
+            scores = np.tile(scores.sum(0), (model.depth, 1))
         keep = keep_heads(scores, op.size, model.kv_heads).query
     else:
         keep = keep_hidden(scores, op.size)
