@@ -4,14 +4,15 @@ Pure. A run's FLOPs are all that it was charged but its evaluations; its seconds
 steps at each shape, by that shape's step alone on the machine.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from experiments.dynamic_times import Times, key, seconds, stages
 from uets_jax.measure.difference import difference
-from uets_jax.measure.target import Curve, budget_at
+from uets_jax.measure.target import Curve, Interval, ratio, target_at
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]
@@ -24,8 +25,8 @@ NOTES = {
         "flops_fraction_static: FLOPs at which the arm's decayed runs reach it, over "
         "the static run's; lower is better. _static_best: over the better of one and "
         "two layers, which did not grow. _ci: bootstrap over seeds, the target's "
-        "included; missed: share of the draws in which the arm's budgets do not "
-        "bracket the target, counted as their nearest budget. seconds: the steps at "
+        "included; _t: t-interval over common seeds; missed: share of the draws in "
+        "which the arm's budgets do not bracket the target. seconds: the steps at "
         "each shape, by that shape's step alone on the machine; no compilation."
     ),
     "events": (
@@ -119,7 +120,8 @@ def target_rows(records: list[Record], times: Times) -> list[Row]:
             made = [target_row(*pair, static, times) for pair in arms.items()]
             best = _best_static(made)
             for row in made:
-                over = row["flops_to_target"] / best if best else None
+                mine = row["flops_to_target"]
+                over = mine / best if best and mine else None
                 row["flops_fraction_static_best"] = over
                 row["tokens_per_param"] = per_param
             rows += made
@@ -146,13 +148,15 @@ def target_row(
     }
     taken = lambda record: seconds(record, times)
     for name, currency in (("flops", flops), ("seconds", taken)):
-        value, low, high, missed = fraction(runs, static, currency)
-        row[f"{name}_fraction_static"] = value
-        row[f"{name}_fraction_static_ci_low"] = low
-        row[f"{name}_fraction_static_ci_high"] = high
+        found = fraction(runs, static, currency)
+        key_of = f"{name}_fraction_static"
+        row |= {key_of: found.value}
+        row |= {f"{key_of}_ci_low": found.low, f"{key_of}_ci_high": found.high}
+        row |= {f"{key_of}_t_low": found.t_low, f"{key_of}_t_high": found.t_high}
         if name == "flops":
-            row["missed"] = missed
-            row["flops_to_target"] = value * _mean(static, flops)
+            spent = _mean(static, flops)
+            row["missed"] = found.missed
+            row["flops_to_target"] = found.value and found.value * spent
     row["bits_per_byte_least_budget"] = _mean(runs, _bits, 0)
     row["flops_least_budget"] = _mean(runs, flops, 0)
     row |= _equal_tokens(runs, static)
@@ -180,63 +184,54 @@ def _equal_tokens(
     }
 
 
-class Points(NamedTuple):
-    """What the runs of a seed spent and reached, from small to large budget."""
+class Spread(NamedTuple):
+    """A fraction with its bounds; None where the runs set none.
 
-    spent: list[float]
-    bits: list[float]
+    low, high: 95 % bootstrap. t_low, t_high: 95 % t-interval over common seeds.
+    missed: share of the draws in which the budgets do not bracket the target.
+    """
 
-
-def points(
-    runs: Mapping[int, list[Record]], currency: Callable[[Record], float]
-) -> dict[int, Points]:
-    """Of each seed."""
-    return {
-        seed: Points([currency(r) for r in rows], [_bits(r) for r in rows])
-        for seed, rows in runs.items()
-    }
+    value: float | None
+    low: float | None
+    high: float | None
+    t_low: float | None
+    t_high: float | None
+    missed: float
 
 
 def fraction(
     runs: Mapping[int, list[Record]],
     static: Mapping[int, list[Record]],
     currency: Callable[[Record], float],
-) -> tuple[float, float, float, float]:
-    """(fraction, low, high, share of the draws that the budgets do not bracket).
-
-    Seeds of the arm and of the target are drawn anew, the same where both have them; a
-    curve that does not bracket the target counts as its nearest budget.
-    """
-    arm, base = points(runs, currency), points(static, currency)
-    if runs is static or len(next(iter(arm.values())).bits) < 2:
-        ours = np.mean([p.spent[-1] for p in arm.values()])
-        spent = float(ours / np.mean([p.spent[-1] for p in base.values()]))
-        return spent, spent, spent, 0.0
-    rng = np.random.default_rng(0)
-    whole, _ = _fraction([*arm.values()], [*base.values()])
-    values, missed = [], 0
-    names = sorted({*arm, *base})
-    for _ in range(DRAWS):
-        draw = [names[i] for i in rng.integers(len(names), size=len(names))]
-        ours = [arm[s] for s in draw if s in arm] or [*arm.values()]
-        theirs = [base[s] for s in draw if s in base] or [*base.values()]
-        value, inside = _fraction(ours, theirs)
-        values.append(value)
-        missed += not inside
-    low, high = np.quantile(values, (0.025, 0.975))
-    return whole, float(low), float(high), missed / DRAWS
+) -> Spread:
+    """What an arm spends to reach the static runs' mean loss, over what these spent."""
+    if runs is static:
+        return Spread(1.0, 1.0, 1.0, 1.0, 1.0, 0.0)
+    if len(next(iter(runs.values()))) < 2:
+        return Spread(None, None, None, None, None, 1.0)
+    found = _ratio(runs, static, currency, "bootstrap")
+    both = sorted({*runs} & {*static})
+    paired = _ratio(*({s: r[s] for s in both} for r in (runs, static)), currency, "t")
+    ends = (found.high, found.low, paired.high, paired.low)
+    bounds = [1 / x if 0 < x < math.inf else None for x in ends]
+    return Spread(found.value and 1 / found.value, *bounds, found.missed)
 
 
-def _fraction(arm: Sequence[Points], base: Sequence[Points]) -> tuple[float, bool]:
-    goal = float(np.mean([p.bits[-1] for p in base]))
-    whole = float(np.mean([p.spent[-1] for p in base]))
-    budgets = np.mean([p.spent for p in arm], axis=0)
-    losses = np.array([p.bits for p in arm])
-    found = budget_at(Curve(budgets, losses, tuple(range(len(arm)))), goal)
-    if found is not None:
-        return found / whole, True
-    reached = losses.mean(0).min() <= goal
-    return float(budgets[0] if reached else budgets[-1]) / whole, False
+def _ratio(
+    runs: Mapping[int, list[Record]],
+    static: Mapping[int, list[Record]],
+    currency: Callable[[Record], float],
+    method: Literal["bootstrap", "t"],
+) -> Interval:
+    seeds = tuple(static)
+    bits = np.array([_bits(static[s][-1]) for s in seeds])
+    spent = float(np.mean([currency(static[s][-1]) for s in seeds]))
+    # its own loss takes the static model its own budget; half of that is far from it
+    whole = Curve(np.array([spent / 2, spent]), np.stack([bits + 1, bits], 1), seeds)
+    budgets = np.mean([[currency(r) for r in rows] for rows in runs.values()], axis=0)
+    losses = np.array([[_bits(r) for r in rows] for rows in runs.values()])
+    arm = Curve(budgets, losses, tuple(runs))
+    return ratio(whole, arm, target_at(whole, spent), DRAWS, method=method)
 
 
 def _bits(record: Record) -> float:
@@ -269,7 +264,8 @@ def _grown_at(runs: Mapping[int, list[Record]]) -> str:
 
 
 def _best_static(rows: Sequence[Row]) -> float | None:
-    found = [r["flops_to_target"] for r in rows if r["arm"].startswith("static")]
+    static = [r["flops_to_target"] for r in rows if r["arm"].startswith("static")]
+    found = [spent for spent in static if spent is not None]
     return min(found) if len(found) > 1 else None
 
 
@@ -444,11 +440,12 @@ def moe_rows(records: list[Record]) -> list[Row]:
             ("tokens", lambda r: float(r["tokens"])),
             ("flops", flops),
         ):
-            value, low, high, missed = fraction(runs, dense, currency)
-            row[f"{name}_ratio_dense"] = 1 / value
-            row[f"{name}_ratio_dense_ci_low"] = 1 / high
-            row[f"{name}_ratio_dense_ci_high"] = 1 / low
-            row["missed"] = missed
+            found = fraction(runs, dense, currency)
+            inverse = lambda x: x and 1 / x
+            row[f"{name}_ratio_dense"] = inverse(found.value)
+            row[f"{name}_ratio_dense_ci_low"] = inverse(found.high)
+            row[f"{name}_ratio_dense_ci_high"] = inverse(found.low)
+            row["missed"] = found.missed
         row["bits_per_byte"] = _mean(runs, _bits)
         last = [rows[-1] for rows in runs.values()]
         row["params"] = last[0]["final_params"]

@@ -67,7 +67,7 @@ def test_the_fraction_is_the_budget_at_which_the_target_is_reached():
     made = {r["arm"]: r for r in rows.target_rows(records, TIMES)}
     fraction = made["grow_fixed"]["flops_fraction_static"]
     # halfway in loss is about halfway in log budget
-    assert fraction == pytest.approx(math.sqrt(0.4 * 0.9), rel=0.02)
+    assert fraction == pytest.approx(math.sqrt(0.4 * 0.9), rel=0.01)
     assert made["grow_fixed"]["missed"] == 0
     assert made["static"]["flops_fraction_static"] == 1
     assert made["grow_fixed"]["default"]
@@ -78,7 +78,8 @@ def test_a_curve_that_does_not_reach_the_target_says_so():
     records = [*static(1.0, 1.0, 1.0), *grown(2.2, 1.8)]
     made = {r["arm"]: r for r in rows.target_rows(records, TIMES)}
     assert made["grow_fixed"]["missed"] == 1
-    assert made["grow_fixed"]["flops_fraction_static"] == pytest.approx(0.9)
+    assert made["grow_fixed"]["flops_fraction_static"] is None
+    assert made["grow_fixed"]["flops_fraction_static_ci_low"] > 0.899
 
 
 def test_the_interval_holds_the_noise_of_both():

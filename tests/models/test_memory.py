@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uets_jax.errors import UserError
 from uets_jax.measure.flops import parameters
 from uets_jax.measure.jaxpr import count
-from uets_jax.models.memory import grow_rows, ngram_hash
+from uets_jax.models.memory import ngram_hash
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
 
@@ -97,16 +96,10 @@ def test_masked_documents_share_no_ngram(key, batch):
 def test_more_rows_change_no_output(filled, batch):
     model, params = filled
     grown = make_model(model_config("modern", "tiny", vocab=64, memory_rows=4 * ROWS))
-    more = jax.tree.map(lambda x: grow_rows(x, 4 * ROWS), params["memory"])
+    more = jax.tree.map(lambda x: jnp.tile(x, (4, 1)), params["memory"])
     before = model.forward(params, batch)
     after = grown.forward({**params, "memory": more}, batch)
     chex.assert_trees_all_equal(before, after)
-
-
-@pytest.mark.parametrize("rows", [0, ROWS - 1, ROWS + 1, -ROWS])
-def test_rows_grow_by_whole_multiples(rows):
-    with pytest.raises(UserError, match="not a multiple of 32"):
-        grow_rows(jnp.zeros((ROWS, 4)), rows)
 
 
 def test_tables_cost_no_matmul(batch):

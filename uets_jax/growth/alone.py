@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Key
 
 from uets_jax.config import ModelConfig
-from uets_jax.growth.operators import Moments, by_path, move_params, move_state
+from uets_jax.growth.operators import Moments, move_params, move_state, shapes_of
 from uets_jax.growth.plan import moves
 from uets_jax.growth.stages import Op, resized
 from uets_jax.models.transformer import make_model
@@ -55,11 +55,7 @@ def grown(
     template = tx.init(new)
     if moments == "reset":
         return Grown(after, new, template, ())
-    had, have = by_path(params), by_path(new)
-    shapes = {
-        path: (had[move.old].shape if move.old else None, have[path].shape)
-        for path, move in how.items()
-    }
+    shapes = shapes_of(how, params, new)
     depths = (model.depth, after.depth)
     found = move_state(how, depths, opt_state, template, shapes, moments)
     return Grown(after, new, found.state, found.begun)

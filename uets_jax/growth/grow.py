@@ -12,10 +12,10 @@ from uets_jax.config import ExperimentConfig
 from uets_jax.errors import UserError
 from uets_jax.growth.operators import (
     Moments,
-    by_path,
     move_params,
     move_state,
     new_entries,
+    shapes_of,
 )
 from uets_jax.growth.plan import FRESH, Move, Moves, plan
 from uets_jax.growth.stages import Op
@@ -133,7 +133,7 @@ def _apply(
         if slot != "rewarm":
             templates[slot] = getattr(program, slot).init(params)
             kept[slot] = state.parts[slot]
-    shapes = _shapes(moves, state.params, params)
+    shapes = shapes_of(moves, state.params, params)
     depths = (before, after.model.depth)
     for name, fresh_state in templates.items():
         if name == "opt" and moments == "reset":
@@ -147,16 +147,6 @@ def _apply(
         moved["rewarm"] = _rewarmed(moves, state.parts["rewarm"], params)
     parts = {slot: moved[slot] for slot in state.parts}
     return after, state._replace(params=params, opt=opt, parts=parts), begun
-
-
-def _shapes(moves: Moves, old: Any, new: Any) -> dict[Any, Any]:
-    """Old and new shape of every parameter, by its new path."""
-    had, have = by_path(old), by_path(new)
-    pairs = {path: (move.old, have[path].shape) for path, move in moves.items()}
-    return {
-        path: (had[origin].shape if origin else None, shape)
-        for path, (origin, shape) in pairs.items()
-    }
 
 
 def _rewarmed(moves: Moves, old: RewarmState, params: Any) -> RewarmState:

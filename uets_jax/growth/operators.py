@@ -198,6 +198,15 @@ def move_state(
     return Moved(state, tuple(begun))
 
 
+def shapes_of(moves: Moves, old: Params, new: Params) -> dict[Path, Any]:
+    """Old (None: there was none) and new shape of every parameter, by its new path."""
+    had, have = by_path(old), by_path(new)
+    return {
+        path: (had[move.old].shape if move.old else None, have[path].shape)
+        for path, move in moves.items()
+    }
+
+
 def _layer_move(moves: Moves) -> Move | None:
     """What happens to something that is kept for each layer."""
     for move in moves.values():

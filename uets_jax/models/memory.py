@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
 from uets_jax.config import ModelConfig
-from uets_jax.errors import UserError
 
 NAMES = {2: "bigram", 3: "trigram"}
 # Odd multipliers, the fractional part of the golden ratio and two primes (Knuth 6.4).
@@ -72,21 +71,3 @@ class Rows(nn.Module):
     @nn.compact
     def __call__(self) -> Float[Array, "n d"]:
         return self.param("table", nn.initializers.zeros, self.shape)
-
-
-def grow_rows(table: Float[Array, "n d"], rows: int) -> Float[Array, "m d"]:
-    """The table with more rows, in which every n-gram finds what it found before.
-
-    A row's number is its hash modulo the number of rows, so a multiple of them repeats
-    the table; n-grams that shared a row can part from then on. Moments of an optimizer
-    grow in the same way.
-
-    Raises:
-      UserError: if `rows` is not a multiple of the rows that there are.
-    """
-    if rows <= 0 or rows % table.shape[0]:
-        raise UserError(
-            f"model.memory_rows: {rows} is not a multiple of {table.shape[0]}, the "
-            "rows that the table has"
-        )
-    return jnp.tile(table, (rows // table.shape[0], 1))

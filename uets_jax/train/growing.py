@@ -9,22 +9,24 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from uets_jax.build import with_length
-from uets_jax.config import ExperimentConfig, window_length
+from uets_jax.config import ExperimentConfig, ModelConfig, window_length
 from uets_jax.curriculum.length import parse as parse_lengths
 from uets_jax.curriculum.length import phases as length_phases
 from uets_jax.evaluate.perplexity import compile_losses
 from uets_jax.growth.grow import begun_anew, grow
 from uets_jax.growth.plan import is_exact
 from uets_jax.growth.policy import Budget, Decision, Signals, decide, load_policy
-from uets_jax.growth.stages import Op, Stage, after, parse
+from uets_jax.growth.stages import Op, Stage, after, parse, resized
 from uets_jax.measure import slope
 from uets_jax.measure.work import Cost
+from uets_jax.step import Program
 from uets_jax.train.choosing import completed
 from uets_jax.train.executable import Executable, evaluation_cost, executable
 from uets_jax.train.looking import looked
@@ -226,12 +228,13 @@ def apply(run: Run, ops: Sequence[Op], why: str) -> dict[str, Any]:
     for number, op in enumerate(ops):
         config, op = run.session.config, completed(run, batch, op)
         exact &= is_exact(op, config.model)
-        begun += begun_anew(config, [op], old.overrides)
+        change = _change(run.session, (op,), number)
+        begun += change.begun
         run.session, run.state = changed(run.session, run.state, [op], number)
         done.append(op)
     entry = {
         "step": run.at.step,
-        "ops": [dataclasses.asdict(op) for op in done],
+        "ops": [_listed(op) for op in done],
         "why": why,
         "exact": exact,
         "loss_before": before,
@@ -255,6 +258,11 @@ def apply(run: Run, ops: Sequence[Op], why: str) -> dict[str, Any]:
 _SPENT = ("step", "flops")
 
 
+def _listed(op: Op) -> dict[str, Any]:
+    """The op as JSON has it, so that a resumed run's history equals a whole one's."""
+    return {**dataclasses.asdict(op), "keep": [list(row) for row in op.keep]}
+
+
 def _told(
     old: ExperimentConfig, new: ExperimentConfig, ops: Sequence[Op], why: str
 ) -> str:
@@ -273,16 +281,59 @@ def changed(
     Args:
       first: number of the first op among those of its step; see `grow`.
     """
-    config, ops = session.config, tuple(ops)
-    model = functools.reduce(
-        lambda c, op: after(c, Stage((op,), 1.0)), ops, config
-    ).model
-    grown = session.reshaped(model)
-    where = jax.tree.map(
-        lambda x: x.sharding, abstract_state(grown.program, session.mesh)
+    change = _change(session, tuple(ops), first)
+    return session.reshaped(change.model), change.call(state)
+
+
+class _Change(NamedTuple):
+    """A change of shape: the model after it, state -> state compiled, and the leaves
+    of optimizer and parts that have to begin anew.
+    """
+
+    model: ModelConfig
+    call: Any
+    begun: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What a change depends on; runs that differ in anything else share it."""
+
+    config: ExperimentConfig = dataclasses.field(compare=False)
+    overrides: Any = dataclasses.field(compare=False)
+    before: Program
+    after: Program
+    mesh: Mesh
+    model: ModelConfig
+    moments: str
+    ops: tuple[Op, ...]
+    first: int
+
+
+def _change(session: Session, ops: tuple[Op, ...], first: int) -> _Change:
+    config = session.config
+    model = functools.reduce(resized, ops, config.model)
+    asked = _Asked(
+        config=config,
+        overrides=session.overrides,
+        before=session.program,
+        after=session.reshaped(model).program,
+        mesh=session.mesh,
+        model=config.model,
+        moments=config.growth.moments,
+        ops=ops,
+        first=first,
     )
-    move = lambda s: grow(config, s, ops, session.overrides, first=first)[1]
-    return grown, jax.jit(move, out_shardings=where)(state)
+    return _prepared(asked, model)
+
+
+@functools.lru_cache(maxsize=16)
+def _prepared(asked: _Asked, model: ModelConfig) -> _Change:
+    config, ops, own = asked.config, asked.ops, asked.overrides
+    where = jax.tree.map(lambda x: x.sharding, abstract_state(asked.after, asked.mesh))
+    move = lambda state: grow(config, state, ops, own, first=asked.first)[1]
+    call = jax.jit(move, out_shardings=where)
+    return _Change(model, call, begun_anew(config, ops, own))
 
 
 def next_batch(run: Run) -> Batch:
