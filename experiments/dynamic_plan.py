@@ -6,9 +6,10 @@
     prune    heads, units and layers taken away at 70 % of the steps
     moe      a dense model against a mixture of experts of equal active FLOPs
 
-Pure: from the results so far to the jobs that are wanted. Trials (learning rate, time
-and way of growing) are one seed read on valid-A, the same number for each arm; final
-runs are read on valid-B. Every budget is a decayed run of its own.
+Pure: from the results so far to the jobs that are wanted. Trials are one seed read on
+valid-A: seven rates for `static`, three and four for the small static models, eleven
+times, ways and rates for `grow_fixed`, two thresholds for `grow_trigger`. Final runs
+are read on valid-B. Every budget is a decayed run of its own.
 """
 
 import dataclasses
@@ -384,10 +385,11 @@ def prune_arms() -> list[Arm]:
         grow = (("method", "fixed"), ("plan", plan))
         found.append(Arm(name, DEPTH, growth=grow, model=model))
     found.append(Arm("static, 4 heads", DEPTH, model=narrow))
-    for how in ("magnitude",):
-        for name in ("units 256 -> 128", "layers 4 -> 2"):
-            grow = (("method", "fixed"), ("plan", plans[name]), ("prune", how))
-            found.append(Arm(f"{name}, {how}", DEPTH, growth=grow))
+    for name in ("units 256 -> 128", "layers 4 -> 2"):
+        grow = (("method", "fixed"), ("plan", plans[name]), ("prune", "magnitude"))
+        found.append(Arm(f"{name}, magnitude", DEPTH, growth=grow))
+    found.append(Arm("static, 128 units", DEPTH, model=(("hidden", 128),)))
+    found.append(Arm("static, 2 layers", 2))
     both = "depth=4:0.5,hidden=192:0.8"
     grow = (("method", "fixed"), ("plan", both))
     return [*found, Arm("grow 1 -> 4, units 256 -> 192", 1, growth=grow)]

@@ -12,7 +12,7 @@ import pytest
 from uets_jax.config import OptimConfig
 from uets_jax.growth import operators
 from uets_jax.growth.operators import (
-    by_path,
+    Moved,
     carried,
     move_params,
     move_state,
@@ -31,6 +31,10 @@ from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
 from uets_jax.optim.rules import rule
 from uets_jax.types import Batch
+
+# compiled in a hurry: each of these programs runs but a few times
+HURRY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick = functools.partial(jax.jit, compiler_options=HURRY)
 
 SMALL = {
     "vocab": 17,
@@ -128,6 +132,12 @@ def shapes_of(model):
     return jax.eval_shape(make_model(model).init, jax.random.key(0))
 
 
+def by_path(tree):
+    """The leaves by the names along their paths, on the host."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {names(path): np.asarray(x) for path, x in leaves}
+
+
 def noisy(model, seed):
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: 0.4 * rng.normal(size=x.shape), shapes_of(model))
@@ -153,17 +163,16 @@ def grown(model, ops, params):
         fresh = noisy(after, 10 + number)
         if not model.memory_rows and after.memory_rows:
             fresh["memory"] = jax.tree.map(np.zeros_like, fresh["memory"])
-        fresh = jax.tree.map(jnp.asarray, fresh)
-        key = jax.random.key(number)
-        params = move_params(moves(model, op), params, fresh, key)
-        model = after
+        how, key = moves(model, op), jax.random.key(number)
+        move = quick(lambda old, new, key, how=how: move_params(how, old, new, key))
+        params, model = move(params, fresh, key), after
     return model, params
 
 
 @functools.cache
 def logits(model):
     """The compiled logits of the batch, in float64; one program for each shape."""
-    return jax.jit(lambda params: exact(model).logits(params, BATCH.tokens))
+    return quick(lambda params: exact(model).logits(params, BATCH.tokens))
 
 
 @pytest.mark.parametrize(("kind", "name"), PAIRS)
@@ -193,7 +202,7 @@ def gradient(kind):
     model = architecture(kind)
     mean = lambda p: exact(model).forward(p, BATCH)[0].mean()
     with double():
-        return jax.jit(jax.grad(mean))(drawn(kind))
+        return quick(jax.grad(mean))(drawn(kind))
 
 
 def directions(move, path, shape, name):
@@ -222,30 +231,30 @@ def test_moments_move_as_the_gradient_does(kind, name, monkeypatch):
     model, params, [op] = architecture(kind), drawn(kind), ops_of(kind, name)
     how, h = moves(model, op), 1e-5
     with double():
-        old = gradient(kind)
+        old = jax.device_get(gradient(kind))
         after, new = grown(model, [op], params)
-        state = optax.ScaleByAdamState(jnp.int32(7), old, jax.tree.map(jnp.square, old))
+        state = optax.ScaleByAdamState(np.int32(7), old, jax.tree.map(np.square, old))
         moved = moved_state(model, op, state, optax.scale_by_adam(), params, new)
         assert not moved.begun
-        first, second = by_path(moved.state.mu), by_path(moved.state.nu)
-        for path, leaf in by_path(new).items():
-            if how[path].old is None:
-                assert not np.any(first[path])
-                assert not np.any(second[path])
-                continue
-            kept = carried(how[path], leaf.shape)
-            for d in directions(how[path], path, leaf.shape, name):
-                ends = (loss(after, shifted(new, path, x * d)) for x in (h, -h))
-                slope = np.subtract(*ends) / (2 * h)
-                guess = float((first[path] * d).sum())
-                assert slope == pytest.approx(guess, rel=1e-5, abs=1e-9)
-            np.testing.assert_allclose(
-                second[path][kept], np.square(first[path])[kept], rtol=1e-9
-            )
-            assert not np.any(first[path][~kept])
-            if not kept.all():
-                fill = np.unique(second[path][~kept])
-                np.testing.assert_allclose(fill, second[path][kept].mean(), rtol=1e-9)
+    new = jax.device_get(new)
+    first, second = by_path(moved.state.mu), by_path(moved.state.nu)
+    for path, leaf in by_path(new).items():
+        if how[path].old is None:
+            assert not first[path].any()
+            assert not second[path].any()
+            continue
+        kept = carried(how[path], leaf.shape)
+        for d in directions(how[path], path, leaf.shape, name):
+            with double():
+                ends = [loss(after, shifted(new, path, x * d)) for x in (h, -h)]
+            guess, slope = (first[path] * d).sum(), np.subtract(*ends) / (2 * h)
+            assert slope == pytest.approx(guess, rel=1e-5, abs=1e-9)
+        squares = np.square(first[path])[kept]
+        np.testing.assert_allclose(second[path][kept], squares, rtol=1e-9)
+        assert not first[path][~kept].any()
+        if not kept.all():
+            fill = np.unique(second[path][~kept])
+            np.testing.assert_allclose(fill, second[path][kept].mean(), rtol=1e-9)
 
 
 def shifted(tree, at, by):
@@ -256,15 +265,20 @@ def shifted(tree, at, by):
 
 def moved_state(model, op, state, tx, params, new, **how):
     """What `grow` does with an optimizer's state."""
-    after, ways = resized(model, op), moves(model, op)
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    had = {names(path): x.shape for path, x in leaves}
+    after, ways, begun = resized(model, op), moves(model, op), []
+    had, have = by_path(params), by_path(new)
     shapes = {
-        path: (had[ways[path].old] if ways[path].old else None, x.shape)
-        for path, x in by_path(new).items()
+        path: (had[move.old].shape if move.old else None, have[path].shape)
+        for path, move in ways.items()
     }
-    depths = (model.depth, after.depth)
-    return move_state(ways, depths, state, tx.init(new), shapes, **how)
+
+    def move(state, new):
+        depths = (model.depth, after.depth)
+        found = move_state(ways, depths, state, tx.init(new), shapes, **how)
+        begun.extend(found.begun)
+        return found.state
+
+    return Moved(quick(move)(state, new), tuple(begun))
 
 
 # optimizers
@@ -307,7 +321,7 @@ def filled(state):
 
     def fill(x):
         if not jnp.issubdtype(x.dtype, jnp.floating):
-            return jnp.full_like(x, 7)
+            return jnp.asarray(np.full(x.shape, 7, x.dtype))
         return jnp.asarray(rng.uniform(1, 2, x.shape), x.dtype)
 
     return jax.tree.map(fill, state)
@@ -317,9 +331,9 @@ def moved_by(tx, name, **how):
     """(old state, moved state, template) of the modern model."""
     model, op = architecture("modern"), OPS[name]
     params, after = noisy(model, 0), noisy(resized(model, op), 1)
-    old = filled(tx.init(jax.tree.map(jnp.asarray, params)))
-    new = jax.tree.map(jnp.asarray, after)
-    return old, moved_state(model, op, old, tx, params, new, **how), tx.init(new)
+    old = filled(jax.eval_shape(tx.init, shapes_of(model)))
+    template = jax.eval_shape(tx.init, shapes_of(resized(model, op)))
+    return old, moved_state(model, op, old, tx, params, after, **how), template
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -410,7 +424,7 @@ def test_a_state_of_no_known_shape_begins_anew_and_is_named():
 @functools.cache
 def slopes(model):
     loss = lambda params: make_model(model).forward(params, BATCH)[0].mean()
-    return jax.jit(jax.grad(loss))
+    return quick(jax.grad(loss))
 
 
 @functools.cache
@@ -424,12 +438,17 @@ def trained(name, optimizer):
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
     tx = of_rule(optimizer)
     after, new = grown(model, [op], params)
-    state = moved_state(model, op, tx.init(params), tx, params, new).state
-    gradients, update = [], jax.jit(tx.update)
+    state = moved_state(model, op, quick(tx.init)(params), tx, params, new).state
+    gradients = []
+
+    @quick
+    def update(slope, state, params):
+        updates, state = tx.update(slope, state, params)
+        return optax.apply_updates(params, updates), state
+
     for _ in range(2):
         gradients.append(slopes(after)(new))
-        updates, state = update(gradients[-1], state, new)
-        new = optax.apply_updates(new, updates)
+        new, state = update(gradients[-1], state, new)
     return moves(model, op), list(map(by_path, gradients)), by_path(new)
 
 

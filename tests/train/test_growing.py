@@ -25,14 +25,18 @@ PLAN = "depth=3:0.3,heads=4:0.55"  # of 8 steps: after 3 and after 5
 
 @pytest.fixture(scope="module")
 def config(config):
-    """With a growth by plan, a guard and a checkpoint of every step."""
-    train = {"on_bad_step": "rollback", "checkpoint_every": 1, "eval_every": 0}
+    """With a growth by plan and a guard; validated and saved at its end."""
+    train = {"on_bad_step": "rollback", "checkpoint_every": 0, "eval_every": 0}
     growth = {"method": "fixed", "plan": PLAN, "rewarm": 4}
     return replace_from_dict(config, {"train": train, "growth": growth})
 
 
 def grows(config, **growth):
     return replace_from_dict(config, {"growth": growth})
+
+
+def saved(config, every):
+    return replace_from_dict(config, {"train": {"checkpoint_every": every}})
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +161,12 @@ def kill_at(patch, last):
     patch.setattr(loop, "stage_executable", dying)
 
 
-@pytest.mark.parametrize("last", [3, 4, 6])
-def test_a_killed_run_resumes_bit_identical(last, whole, config, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("last", "every"), [(3, 3), (4, 4), (7, 3)])
+def test_a_killed_run_resumes_bit_identical(
+    last, every, whole, config, tmp_path, monkeypatch
+):
     """At 3, whose checkpoint is older than its growth; between the two; after both."""
-    out = tmp_path / "run"
+    out, config = tmp_path / "run", saved(config, every)
     with monkeypatch.context() as patch:
         kill_at(patch, last)
         with pytest.raises(Killed):
@@ -189,7 +195,7 @@ def test_a_rollback_behind_a_growth_grows_again(
         return "made up" if len(seen) == bad else real(values)
 
     monkeypatch.setattr(monitor, "bad", once)
-    result = loop.train(config, tmp_path / "run")
+    result = loop.train(saved(config, bad - 1), tmp_path / "run")
     summary = result.summary
     assert summary["rollbacks"] == 1
     assert [entry["step"] for entry in summary["growth"]] == [3, 5]
@@ -219,7 +225,7 @@ def test_a_trigger_reads_the_slope_and_a_resumed_one_reads_the_same(
     with monkeypatch.context() as patch:
         kill_at(patch, 4)
         with pytest.raises(Killed):
-            loop.train(eager, again)
+            loop.train(saved(eager, 4), again)
     same(loop.train(eager, again, resume=True).summary, whole)
     assert losses(again) == losses(out)
 
@@ -282,7 +288,7 @@ def test_a_stage_is_due_at_the_first_step_that_reaches_its_share(tiny, steps):
 def test_a_run_can_prune(prune, config, tmp_path):
     plan = "heads=1:0.3,depth=1:0.3"
     less = grows(config, plan=plan, prune=prune)
-    less = replace_from_dict(less, {"train": {"steps": 4, "checkpoint_every": 0}})
+    less = replace_from_dict(less, {"train": {"steps": 4}})
     result = loop.train(less, tmp_path / "run")
     [entry] = result.summary["growth"]
     assert entry["step"] == 2

@@ -71,18 +71,31 @@ def _number(path: Path) -> int:
 def moved_leaf(move: Move, old: Array, fresh: Array, key: Key[Array, ""]) -> Array:
     """A leaf of the new shape: gathered, scaled, completed, its halves parted."""
     x = old if move.insert is None else jnp.expand_dims(old, move.insert)
-    signs = [(a, m) for a, m in move.axes if any(m.sign)]
-    noise = None
-    if signs:
-        size = jnp.maximum(NOISE * jnp.std(x), LEAST_NOISE)
-        noise = size * jax.random.normal(key, x.shape, x.dtype)
+    noise = _noise(move, x, key)
     for axis, m in move.axes:
-        if noise is not None:
-            noise = _along(gather(noise, m, axis), m.sign, axis)
         x = _along(gather(x, m, axis), m.scale, axis)
     x = x if noise is None else x + noise
     begun = jnp.zeros_like(fresh) if move.zero else fresh
     return jnp.where(came_from(move, fresh.shape), x, begun).astype(fresh.dtype)
+
+
+def _noise(move: Move, x: Array, key: Key[Array, ""]) -> Array | None:
+    """What parts copies, in their new places: each pair has a draw of its own, added to
+    one and taken from the other, so that all of them sum up to 0.
+    """
+    signs = {abs(s) for _, m in move.axes for s in m.sign} - {0}
+    if not signs:
+        return None
+    size = jnp.maximum(NOISE * jnp.std(x), LEAST_NOISE)
+    total = jnp.zeros(())
+    for pair in sorted(signs):
+        draw = jax.random.normal(jax.random.fold_in(key, pair), x.shape, x.dtype)
+        part = size * draw
+        for axis, m in move.axes:
+            mine = tuple(np.sign(s) if abs(s) == pair else 0 for s in m.sign)
+            part = _along(gather(part, m, axis), mine, axis)
+        total = part if total.ndim == 0 else total + part
+    return total
 
 
 def gather(x: Array, move: AxisMove, axis: int) -> Array:

@@ -48,7 +48,7 @@ class AxisMove:
     source: old index, `FRESH` for none; or one such tuple per layer of the new leaf.
     scale:  factor of the weights.
     grad:   factor of the gradient, hence of first moments; 0: moments begin anew.
-    sign:   of the noise that parts two copies: +1, -1 or 0.
+    sign:   of the noise that parts two copies: +n and -n for pair n, 0 for none.
     new:    the learning rate of the entry is warmed up.
     """
 
@@ -122,9 +122,11 @@ def _check_keep(model: ModelConfig, op: Op) -> None:
 
 
 def is_exact(op: Op, model: ModelConfig) -> bool:
-    """Whether the function stays as it is; with experts, where no token is dropped."""
+    """Whether the function stays as it is; of experts, if none can be full."""
     if op.size < getattr(model, op.field):
         return False
+    if op.field == "experts":
+        return model.capacity == 0
     return op.how not in ("stack", "interleave", "middle")
 
 
@@ -317,7 +319,8 @@ def _width(
     signs = [0] * times
     if reads:
         pairs = times // 2
-        signs = [1, -1] * pairs + [0] * (times - 2 * pairs)
+        signs = [s * pair for pair in range(1, pairs + 1) for s in (1, -1)]
+        signs += [0] * (times - 2 * pairs)
     move = AxisMove(
         tuple(range(n)) * times,
         (scale,) * (n * times),

@@ -1,7 +1,7 @@
 """What growth and pruning look at: one forward and one backward pass, read throughout.
 
 `inspect(params, batch, gates=None) -> (token_losses [B, T], Stats, Taps)` is a field of
-`Program`. Readings are of one batch: logged at any time, acted on when averaged.
+`Program`. Readings are of one batch, and noisy; `mean` averages those of several.
 """
 
 from collections.abc import Callable, Sequence

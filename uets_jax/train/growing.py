@@ -1,7 +1,8 @@
 """Growth and pruning between stretches of steps: look, decide, change, tell.
 
 Decisions are taken at fixed steps and read the ledger and the losses only, so a
-resumed run takes the same ones; whatever they cost is charged. A checkpoint is written
+resumed run takes the same ones; all that is trained or evaluated for them is charged
+(not the move itself, some elementwise work per parameter). A checkpoint is written
 before what is decided at its step, so a run that goes on from one decides first.
 """
 
@@ -34,9 +35,10 @@ from uets_jax.train.mesh import abstract_state, put_batch
 from uets_jax.train.monitor import slope_state
 from uets_jax.train.run import Run
 from uets_jax.train.session import Session
-from uets_jax.types import IGNORED, Batch, TrainState
+from uets_jax.types import IGNORED, Batch, Params, TrainState
 
 LOOKED_AT = 2  # stages ahead that a probe tries
+SCORED = 4  # batches on which it compares them
 
 
 def parts(session: Session) -> tuple[tuple[int, int], ...]:
@@ -58,8 +60,9 @@ def remaining(run: Run) -> tuple[Stage, ...]:
 
 
 def compile_ahead(run: Run) -> None:
-    """Compiles every stage of the plan, so that no growth waits for it; before that
-    a resumed run decides what its checkpoint's step has left to decide.
+    """Compiles the train step of every stage of the plan, so that no growth waits for
+    it (the move and an evaluation compile when they come); before that a resumed run
+    decides what its checkpoint's step has left to decide.
     """
     grow_if_due(run)
     run.ledger.switch("compile")
@@ -113,6 +116,9 @@ def grow_if_due(run: Run) -> None:
         return
     before = run.ledger.switch("growth")
     decision = _decide(run, stages)
+    if run.origin.growth.method != "fixed":
+        found = {"decision": decision.why, "taken": len(decision.stages)}
+        run.metrics.write({"step": step, **found, **run.spent()})
     if decision.stages:
         ops = [op for stage in decision.stages for op in stage.ops]
         apply(run, ops, decision.why)
@@ -175,8 +181,8 @@ def signals(run: Run, stages: tuple[Stage, ...]) -> Signals:
 def probe(run: Run, stages: tuple[Stage, ...]) -> tuple[float, ...]:
     """Loss of the model as it is and grown by one or two stages, after equal FLOPs.
 
-    Each fork trains on a copy of the state and the batches that come next; the loss is
-    its mean over the last half of its steps. All of it is charged.
+    Each fork trains on a copy of the state and the batches that come next; all are
+    scored on the same `SCORED` batches after those. All of it is charged.
     """
     steps, candidates = run.origin.growth.probe_steps, _growing(run, stages)
     if not candidates:
@@ -187,9 +193,11 @@ def probe(run: Run, stages: tuple[Stage, ...]) -> tuple[float, ...]:
         for n in range(len(candidates))
     ]
     length = max(1, round(steps * max(rates) / rates[0]))
-    losses = [_fork(run, (), length)]
+    scored = run.at.step + run.at.passed_over + length
+    losses = [_fork(run, (), length, scored)]
     for ops, rate in zip(grown, rates[1:], strict=True):
-        losses.append(_fork(run, ops, max(1, round(length * rates[0] / rate))))
+        spent = max(1, round(length * rates[0] / rate))
+        losses.append(_fork(run, ops, spent, scored))
     return tuple(losses)
 
 
@@ -204,21 +212,21 @@ def _growing(run: Run, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
     return tuple(found)
 
 
-def _fork(run: Run, ops: Sequence[Op], steps: int) -> float:
-    """The late loss of a copy that is grown by `ops` and trained."""
+def _fork(run: Run, ops: Sequence[Op], steps: int, scored: int) -> float:
+    """Loss of a copy that is grown by `ops` and trained, on batches `scored` and on."""
     session, state = run.session, jax.tree.map(lambda x: x.copy(), run.state)
     if ops:
         session, state = changed(session, state, ops)
     step = stage_executable(session, window_length(session.config))
-    losses, first = [], run.at.step + run.at.passed_over
+    first = run.at.step + run.at.passed_over
     cost = sum(step.count.most().values(), Cost())
     for number in range(first, first + steps):
         pool = put_batch(session.windows[number], session.mesh)
-        state, metrics = step.call(state, pool, session.assets)
-        losses.append(metrics["loss"])
+        state, _ = step.call(state, pool, session.assets)
     run.ledger.charge({"probe": cost * steps})
-    late = np.asarray(jax.device_get(losses[-max(1, steps // 2) :]))
-    return float(late.mean())
+    batches = [_rows(run, session.windows[scored + n]) for n in range(SCORED)]
+    losses = [_loss(run, session, state.params, b, "probe") for b in batches]
+    return float(np.mean(losses))
 
 
 def apply(run: Run, ops: Sequence[Op], why: str) -> dict[str, Any]:
@@ -340,18 +348,27 @@ def next_batch(run: Run) -> Batch:
     """This process's share of rows that the next step reads, as many as an
     evaluation's.
     """
-    config, session = run.session.config, run.session
-    batch = session.windows[run.at.step + run.at.passed_over]
-    rows = config.train.batch // config.train.microbatches // jax.process_count()
+    return _rows(run, run.session.windows[run.at.step + run.at.passed_over])
+
+
+def _rows(run: Run, batch: Batch) -> Batch:
+    train = run.session.config.train
+    rows = train.batch // train.microbatches // jax.process_count()
     return jax.tree.map(lambda x: x[:rows], batch)
 
 
 def batch_loss(run: Run, batch: Batch) -> float:
     """Loss of the model on a batch, in nats per token; charged to growth."""
-    session, put = run.session, put_batch(batch, run.session.mesh)
-    total = compile_losses(session.program)(run.state.params, put)
+    return _loss(run, run.session, run.state.params, batch, "growth")
+
+
+def _loss(
+    run: Run, session: Session, params: Params, batch: Batch, category: str
+) -> float:
+    put = put_batch(batch, session.mesh)
+    total = compile_losses(session.program)(params, put)
     cost = evaluation_cost(session.program, session.mesh, session.config)
-    run.ledger.charge({"growth": cost})
+    run.ledger.charge({category: cost})
     return float(total) / max(int((put.targets != IGNORED).sum()), 1)
 
 

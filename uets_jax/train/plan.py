@@ -13,6 +13,7 @@ from uets_jax.measure.flops import parameters
 from uets_jax.report import units
 from uets_jax.train.cost import Estimate, estimate, largest_stage
 from uets_jax.train.footprint import RESERVE, fits, largest_batch
+from uets_jax.train.session import check_growth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,7 @@ def make_plan(
     vocab = config.model.vocab or vocab
     model = dataclasses.replace(config.model, vocab=vocab or 1)
     config = dataclasses.replace(config, model=model)
+    check_growth(config, None)
     largest, offers = largest_stage(config), []
     for device in devices:
         found = estimate(config, device, None, mfu, compile, valid_tokens)
