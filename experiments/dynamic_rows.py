@@ -28,8 +28,11 @@ NOTES = {
         "included; _t: t-interval over common seeds; missed: share of the draws in "
         "which the arm's budgets do not bracket the target. seconds: the steps at "
         "each shape, by that shape's step alone on the machine; no compilation, no "
-        "moves. Rows `trial`: what was tried, one seed, valid-A, in the column of "
-        "equal tokens (a growing arm there has 65 % of the static FLOPs)."
+        "moves."
+    ),
+    "target_trials": (
+        "What was tried for growth.target, one seed each, read on valid-A. "
+        "flops_share: of the static run's FLOPs; growth was tuned at 65 % of them."
     ),
     "events": (
         "One run of 300 steps, 4 to 8 to 12 layers by identity blocks. loss_before "
@@ -82,10 +85,11 @@ def tables(
         stage = "final" if name == "target" else name
         mine = [r for r in records if r["table"] == stage and not r["diverged"]]
         rows = makers[name](mine) if mine else []
-        if name == "target":
-            rows += trial_rows([r for r in records if r["table"] == "trial"])
         if rows:
             found[name] = rows
+        tried = [r for r in records if r["table"] == "trial"]
+        if name == "target" and tried:
+            found["target_trials"] = trial_rows(tried)
     return found
 
 
@@ -281,16 +285,18 @@ def _with_default(rows: list[Row]) -> list[Row]:
 
 def trial_rows(records: Sequence[Record]) -> list[Row]:
     """What was tried, one seed, read on valid-A."""
+    static = [r for r in records if r["arm"] == "static" and not r["diverged"]]
+    whole = {r["tokens_per_param"]: flops(r) for r in static}
     return [
         {
-            "arm": f"trial {r['arm']}",
+            "arm": r["arm"],
             "tokens_per_param": r["tokens_per_param"],
             "plan": _plan(r),
             "how": r["how"] if r["plan"] else "",
             "rate": r["rate"],
             "seeds": 1,
-            "bits_per_byte_equal_tokens": r["bits_per_byte"],
-            "flops_to_target": None,
+            "flops_share": flops(r) / whole[r["tokens_per_param"]],
+            "bits_per_byte": r["bits_per_byte"],
         }
         for r in records
     ]

@@ -74,7 +74,7 @@ def events(config):
 
 def test_all_tables_are_written(quick, tmp_path):
     assert dynamic_arch.main(["--out", str(tmp_path), "--seeds", "2"]) == 0
-    for name in ("target", "events", "moments", "prune", "moe"):
+    for name in ("target", "target_trials", "events", "moments", "prune", "moe"):
         record = read_record(f"growth.{name}", tmp_path)
         assert record["rows"]
         assert record["command"].startswith("python -m experiments.dynamic_arch")

@@ -186,7 +186,9 @@ def test_events_name_what_changed_and_what_it_cost():
 def test_all_tables_can_be_written(tmp_path):
     records = [*static(2.0, 2.0), *grown(2.2, 1.8)]
     records += [run("static", 1.0, 0, 2.0, "trial")]
-    [[name, made]] = rows.tables(records, ["target"], TIMES).items()
+    found = rows.tables(records, ["target"], TIMES)
+    [[name, made], [_, tried]] = found.items()
     path = write_record(f"growth.{name}", made, "x", {}, rows.NOTES[name], out=tmp_path)
     assert path.name == "growth.target.json"
-    assert made[-1]["arm"] == "trial static"
+    assert [row["arm"] for row in tried] == ["static"]
+    assert tried[0]["flops_share"] == 1
