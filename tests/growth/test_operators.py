@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 
 import chex
 import jax
@@ -279,6 +280,18 @@ def moved_state(model, op, state, tx, params, new, **how):
         return found.state
 
     return Moved(quick(move)(state, new), tuple(begun))
+
+
+def test_of_four_copies_of_the_stream_no_two_are_read_alike():
+    model, op = architecture("modern"), Op("width", 32)
+    _, new = grown(model, [op], noisy(model, 0))
+    old = by_path(noisy(model, 0))
+    for leaf in ("query", "key", "value"):
+        path = ("blocks", "attention", leaf, "w")
+        copies = np.split(by_path(new)[path], 4, axis=1)
+        np.testing.assert_allclose(sum(copies), old[path], rtol=1e-5, atol=1e-6)
+        for one, other in itertools.combinations(copies, 2):
+            assert np.abs(one - other).min(axis=(2, 3)).max() > 1e-3
 
 
 # optimizers

@@ -114,6 +114,12 @@ def test_without_a_way_the_first_one_is_taken_and_it_is_exact(field):
     assert is_exact(Op(field, size), MODEL)
 
 
+def test_experts_are_exact_where_none_can_be_full():
+    op = Op("experts", 4)
+    assert not is_exact(op, MODEL)
+    assert is_exact(op, dataclasses.replace(MODEL, capacity=0.0))
+
+
 def test_pruning_is_never_exact():
     assert not is_exact(Op("depth", 1, "identity", ((0,),)), MODEL)
     assert not is_exact(Op("hidden", 3, keep=ODD), MODEL)

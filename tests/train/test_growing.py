@@ -15,7 +15,7 @@ from uets_jax.growth.stages import Op, Stage, ladder
 from uets_jax.models.presets import read_config
 from uets_jax.report.metrics import read_metrics
 from uets_jax.train import growing, loop, monitor
-from uets_jax.train.executable import executable
+from uets_jax.train.executable import evaluation_cost, executable
 from uets_jax.train.finished import evaluate_run, generate_run, open_run
 from uets_jax.train.mesh import abstract_state, make_mesh
 from uets_jax.train.session import open_session
@@ -265,7 +265,12 @@ def test_a_probe_is_charged_and_touches_nothing(grow, config, tmp_path, monkeypa
     small, large = entry["step_flops_before"], entry["step_flops"]
     length = round(2 * large / small)
     cost = length * small + round(length * small / large) * large
+    mesh = make_mesh(config.train.mesh)
+    for rung in ladder(probing):  # each is scored on four batches
+        cost += 4 * evaluation_cost(build(rung), mesh, rung).total
     assert summary["flops"]["probe"] == len(losses) * cost
+    told = [r for r in read_metrics(tmp_path / "probe/metrics.jsonl") if "taken" in r]
+    assert [r["taken"] for r in told] == ([1] if grow else [0, 1])
     if not grow:
         plain = grows(config, **{**growth, "method": "fixed"})
         alone = loop.train(plain, tmp_path / "fixed").summary

@@ -201,9 +201,10 @@ def move_state(
         was = have.get(where)
         if was is not None and was.shape == new.shape and was.dtype == new.dtype:
             return was
-        rows = None if was is None or not was.ndim else (was.shape[0], new.shape[0])
-        if layers and rows == depths and was.shape[1:] == new.shape[1:]:
-            return _moved_moment(layers, was, new, _second(prefix), moments)
+        if layers is not None and was is not None and was.ndim == new.ndim > 0:
+            rows = (was.shape[0], new.shape[0])
+            if rows == depths and was.shape[1:] == new.shape[1:]:
+                return _moved_moment(layers, was, new, _second(prefix), moments)
         begun.append("/".join(where))
         return new
 

@@ -22,10 +22,11 @@ SHOWN = ("influence", "rank", "similarity", "gradient", "saturation", "heads")
 def _compiled(program: Program, mesh: Mesh, what: str, documents: bool) -> Any:
     """`(params, batch) -> readings`, whole on every device."""
     everywhere = NamedSharding(mesh, PartitionSpec())
+    inspect: Any = program.inspect
     if what == "look":
-        read = lambda p, b: look(program.inspect, p, b, documents)
+        read = lambda p, b: look(inspect, p, b, documents)
     else:
-        read = lambda p, b: removal(program.inspect, p, b)
+        read = lambda p, b: removal(inspect, p, b)
     return jax.jit(read, out_shardings=everywhere)
 
 
