@@ -386,9 +386,10 @@ def _difference(
     runs: Mapping[int, Record], base: Mapping[int, Record], both: Sequence[int]
 ) -> Row:
     """Of the final bits per byte."""
-    nothing = {"difference": 0.0, "difference_low": None, "difference_high": None}
-    if len(both) < 2 or all(runs[s] is base[s] for s in both):
-        return nothing
+    gaps = [_bits(runs[s]) - _bits(base[s]) for s in both]
+    mean = float(np.mean(gaps)) if gaps else None
+    if len(both) < 2 or not any(gaps):
+        return {"difference": mean, "difference_low": None, "difference_high": None}
     found = difference([_bits(runs[s]) for s in both], [_bits(base[s]) for s in both])
     return {
         "difference": found.mean,
