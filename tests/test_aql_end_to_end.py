@@ -15,6 +15,7 @@ from uets_jax.errors import StoppedError, UserError
 from uets_jax.measure.devices import find
 from uets_jax.report.metrics import read_metrics
 from uets_jax.train import loop
+from uets_jax.train.growing import parts
 from uets_jax.train.assets import asset_costs
 from uets_jax.train.cost import estimate
 from uets_jax.train.finished import evaluate_run, generate_run, open_run
@@ -115,7 +116,7 @@ class Killed(BaseException):
 
 def killed_at(monkeypatch, last):
     """Lets a run die before the given step is called."""
-    real = loop.executable
+    real = loop.stage_executable
 
     def dying(*given):
         step = real(*given)
@@ -127,7 +128,7 @@ def killed_at(monkeypatch, last):
 
         return step._replace(call=once)
 
-    monkeypatch.setattr(loop, "executable", dying)
+    monkeypatch.setattr(loop, "stage_executable", dying)
 
 
 def signal_at(monkeypatch, step):
@@ -199,7 +200,7 @@ def test_the_metrics_tell_of_the_selection(whole):
 
 
 def test_length_warm_up_has_its_phases(configs, whole):
-    assert [(p.end, p.length) for p in loop.phases(configs["short first"])] == [
+    assert [*parts(loop.open_session(configs["short first"]))] == [
         (2, 8),
         (5, 16),
         (8, 32),
