@@ -15,10 +15,10 @@ from uets_jax.errors import StoppedError, UserError
 from uets_jax.measure.devices import find
 from uets_jax.report.metrics import read_metrics
 from uets_jax.train import loop
-from uets_jax.train.growing import parts
 from uets_jax.train.assets import asset_costs
 from uets_jax.train.cost import estimate
 from uets_jax.train.finished import evaluate_run, generate_run, open_run
+from uets_jax.train.growing import parts
 
 CLOCK = ("seconds", "joules")  # what a clock decides
 
