@@ -113,7 +113,7 @@ def check_readable(out: Path) -> None:
             damaged.append(str(error))
     check(not damaged, f"unreadable: {damaged}")
     if newest(out):
-        found, _ = checkpoint.load_newest(root, abstract(out))
+        found, _ = checkpoint.load_newest(root, lambda record: abstract(out))
         step = found[1]["step"] if found else None
         check(step == newest(out), f"step {newest(out)} verifies, step {step} loads")
 

@@ -80,7 +80,8 @@ def check_restored(out: Path, before: int, after: int) -> None:
     for step in checkpoint.steps(out / "checkpoints"):
         path = out / "checkpoints" / f"{step:08d}"
         here, there = (
-            checkpoint.load(path, abstract(out, n))[0] for n in (before, after)
+            checkpoint.load(path, lambda _, n=n: abstract(out, n))[0]
+            for n in (before, after)
         )
         check(
             state_sha256(here) == state_sha256(there),
