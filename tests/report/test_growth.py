@@ -79,8 +79,8 @@ def test_nonsense_is_no_error(odd):
     config = {"model": odd}
     for summary in ({"growth": odd}, {"growth": listed}, {"growth": [odd]}):
         one = run(*lines, config=config, **summary)
-        html.render([one])
-        markdown.render_markdown([one])
+        assert "<html" in html.render([one])
+        assert markdown.render_markdown([one]).startswith("#")
 
 
 def test_flops_per_step_are_stairs():
