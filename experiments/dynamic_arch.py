@@ -16,11 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from experiments import arms, dynamic_rows, dynamic_times, tracks
-from experiments.dynamic_plan import RATES, TABLES, DynamicPlan, Options
-from experiments.records import write_record
+from experiments.dynamic_plan import (
+    RATES,
+    TABLES,
+    TOKENS_PER_PARAM,
+    DynamicPlan,
+    Options,
+)
+from experiments.records import read_record, write_record
 from experiments.runner import pin, run_queue, serve
 from experiments.script import check_queue, command, ended, queue_parser
-from uets_jax.errors import EXIT_OK
+from uets_jax.errors import EXIT_OK, UserError
 from uets_jax.report.metrics import read_metrics
 from uets_jax.train.loop import Result
 
@@ -48,7 +54,15 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     check_queue(given)
     wanted = tuple(given.only or TABLES)
     per_param = tuple(given.per_param or Options.per_param)
-    options = Options(given.stores, wanted, given.seeds, given.scale, per_param)
+    earlier = _earlier(given.out, wanted, per_param)
+    options = Options(
+        given.stores,
+        wanted,
+        given.seeds,
+        given.scale,
+        per_param,
+        tuple(earlier.get("target_trials", {}).get("rows", ())),
+    )
     plan = DynamicPlan(options, measure_with(given.runs))
     if given.worker >= 0:
         pin(given.worker)
@@ -69,9 +83,38 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     timed = [r for r in records if r["table"] in ("final", "prune")]
     times = dynamic_times.measured([r for r in timed if not r["diverged"]], given.runs)
     for name, rows in dynamic_rows.tables(records, wanted, times).items():
-        note = dynamic_rows.NOTES[name]
-        print(write_record(f"growth.{name}", rows, line, config, note, out=given.out))
+        note, said = dynamic_rows.NOTES[name], config
+        if name in earlier:
+            old = earlier[name]
+            stay = [r for r in old["rows"] if r["tokens_per_param"] not in per_param]
+            rows = stay + rows
+            kept = {key: old[key] for key in ("command", "commit", "date")}
+            kept["tokens_per_param"] = sorted({r["tokens_per_param"] for r in stay})
+            said = config | {"kept": kept}
+        print(write_record(f"growth.{name}", rows, line, said, note, out=given.out))
     return EXIT_OK
+
+
+def _earlier(
+    out: Path, wanted: Sequence[str], per_param: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """Records of `target` that stay beside numbers of tokens that are run now.
+
+    Raises:
+      UserError: where the first number is neither asked for nor recorded.
+    """
+    if "target" not in wanted or TOKENS_PER_PARAM[0] in per_param:
+        return {}
+    try:
+        return {
+            name: read_record(f"growth.{name}", out)
+            for name in ("target", "target_trials")
+        }
+    except UserError as error:
+        first = TOKENS_PER_PARAM[0]
+        raise UserError(
+            f"{error}; add --per-param {first}: rates come from it"
+        ) from None
 
 
 def measure_with(runs: Path) -> Any:

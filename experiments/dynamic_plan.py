@@ -43,6 +43,8 @@ class Options:
     """What the command line says.
 
     scale: of all numbers of tokens; 1 is the protocol's.
+    trials: rows of an earlier `growth.target_trials`, whose choices are taken where the
+      trials at the first number of tokens per parameter are not asked for.
     """
 
     stores: Path
@@ -50,6 +52,7 @@ class Options:
     seeds: int = 3
     scale: float = 1.0
     per_param: tuple[int, ...] = TOKENS_PER_PARAM
+    trials: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +106,7 @@ STEPS = {  # of a static run of the table: budgets of the final runs
 MANY = ("static", "grow_fixed", "grow_trigger")  # arms with five seeds at 3
 LATER_SEEDS = 2
 LATER = ("static", "static 1", "grow_fixed")  # arms at more tokens per parameter
+LATER_PLANS = ("depth=4:0.5", "depth=4:0.7", "depth=4:0.85")
 
 
 def tokens_of(per_param: int) -> float:
@@ -195,11 +199,13 @@ class DynamicPlan:
         """The arms as their trials chose them.
 
         At 10 tokens per parameter the static model's rate of the table at 3 is held
-        against the next smaller one; all else is as at 3.
+        against the next smaller one, and growth is tried at three times; all else is
+        as at 3.
         """
         found, first = [], TOKENS_PER_PARAM[0]
         if per_param != first:
-            earlier = self.tuned(first, results, jobs)
+            again = first in self.options.per_param
+            earlier = self.tuned(first, results, jobs) if again else self._recorded()
             return self._later(per_param, earlier, results, jobs)
         found += self._best(per_param, _rates(STATIC, RATES), results, jobs)
         for arm in SMALL:
@@ -227,8 +233,27 @@ class DynamicPlan:
             return []
         place = RATES.index(known["static"].rate)
         near = RATES[max(0, place - 1) : place + 1]
-        static = self._best(per_param, _rates(STATIC, near), results, jobs)
-        return [*static, *(known[name] for name in LATER[1:] if name in known)]
+        found = self._best(per_param, _rates(STATIC, near), results, jobs)
+        found += [known["static 1"]] if "static 1" in known else []
+        if "grow_fixed" in known:
+            trials = [known["grow_fixed"].with_growth(plan=p) for p in LATER_PLANS]
+            found += self._best(per_param, trials, results, jobs)
+        return found
+
+    def _recorded(self) -> list[Arm]:
+        """The arms of `LATER` as recorded trials chose them."""
+        first = TOKENS_PER_PARAM[0]
+        rows = [r for r in self.options.trials if r["tokens_per_param"] == first]
+        found = []
+        for arm in (STATIC, SMALL[0], FIXED):
+            tried = [r for r in rows if r["arm"] == arm.name and r["bits_per_byte"]]
+            if not tried:
+                return []
+            best = min(tried, key=lambda row: row["bits_per_byte"])
+            if arm.growth:
+                arm = arm.with_growth(plan=best["plan"], depth=best["how"])
+            found.append(dataclasses.replace(arm, rate=best["rate"]))
+        return found
 
     def _best(
         self,
@@ -386,8 +411,9 @@ def prune_arms() -> list[Arm]:
         found.append(Arm(name, DEPTH, growth=grow, model=model))
     found.append(Arm("static, 4 heads", DEPTH, model=narrow))
     for name in ("units 256 -> 128", "layers 4 -> 2"):
-        grow = (("method", "fixed"), ("plan", plans[name]), ("prune", "magnitude"))
-        found.append(Arm(f"{name}, magnitude", DEPTH, growth=grow))
+        for how in ("magnitude", "random"):
+            grow = (("method", "fixed"), ("plan", plans[name]), ("prune", how))
+            found.append(Arm(f"{name}, {how}", DEPTH, growth=grow))
     found.append(Arm("static, 128 units", DEPTH, model=(("hidden", 128),)))
     found.append(Arm("static, 2 layers", 2))
     both = "depth=4:0.5,hidden=192:0.8"

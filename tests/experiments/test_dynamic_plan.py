@@ -66,6 +66,37 @@ def test_final_runs_take_what_their_trials_chose():
     assert {row["rate"] for row in final} == {RATES[3]}
 
 
+def test_more_tokens_take_the_choices_of_recorded_trials():
+    row = lambda arm, rate, bits, **more: {
+        "arm": arm,
+        "tokens_per_param": 3,
+        "rate": rate,
+        "bits_per_byte": bits,
+        "plan": "",
+        "how": "",
+        **more,
+    }
+    trials = (
+        row("static", RATES[3], 2.0),
+        row("static", RATES[4], 1.9),
+        row("static 1", 0.005, 1.9),
+        row("grow_fixed", 0.01, 2.0, plan="depth=4:0.6", how="stack"),
+    )
+    options = Options(Path("stores"), ("target",), per_param=(10,), trials=trials)
+    jobs, _ = finish(DynamicPlan(options))
+    labels = [dict(job.labels) for job in jobs]
+    assert {row["tokens_per_param"] for row in labels} == {10}
+    rates = {(row["arm"], row["rate"]) for row in labels}
+    assert rates == {
+        ("static", RATES[3]),
+        ("static", RATES[4]),
+        ("static 1", 0.005),
+        ("grow_fixed", 0.01),
+    }
+    assert {row["how"] for row in labels if row["arm"] == "grow_fixed"} == {"stack"}
+    assert not DynamicPlan(Options(Path("s"), ("target",), per_param=(10,)))({})
+
+
 def test_trials_are_read_on_one_half_and_final_runs_on_the_other(whole):
     for job in whole:
         half = "a" if dict(job.labels)["table"] == "trial" else "b"
