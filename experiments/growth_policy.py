@@ -133,12 +133,13 @@ def _train(
     found = trained([*results.values()], options.ladder, said, effort)
     own = given.quick or options.field != Options.field
     place = given.runs / f"policy_{options.field}.json" if own else SHIPPED
-    save_policy(place, found.policy)
-    print(place)
     learned = dict(found.policy.config)
     cost = {"flops": found.policy.flops, "core_seconds": found.policy.core_seconds}
     more = {"learned": learned, "cost": cost, "weights": [*found.policy.weights]}
+    # the record first: the shipped file is part of the checkout, whose commit it names
     _write("policy_training", found.rows, given, words, more)
+    save_policy(place, found.policy)
+    print(place)
 
 
 def verdict_rows(
