@@ -108,7 +108,8 @@ def _earlier(
     try:
         return {
             name: read_record(f"growth.{name}", out)
-            for name in ("target", "target_trials")
+            for name in ("target", "target_trials", "target_runs")
+            if name != "target_runs" or (out / "growth.target_runs.json").exists()
         }
     except UserError as error:
         first = TOKENS_PER_PARAM[0]

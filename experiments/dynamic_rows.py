@@ -34,6 +34,14 @@ NOTES = {
         "What was tried for growth.target, one seed each, read on valid-A. "
         "flops_share: of the static run's FLOPs; growth was tuned at 65 % of them."
     ),
+    "target_runs": (
+        "Every decayed run behind growth.target: its FLOPs (all but evaluations) and "
+        "bits per byte on valid-B. share: of the static model's steps."
+    ),
+    "moments_curve": (
+        "Training loss of the steps after growth less that of the same seed with "
+        "`carry`, mean over seeds and over five steps, which end at `step`."
+    ),
     "events": (
         "One run of 300 steps, 4 to 8 to 12 layers by identity blocks. loss_before "
         "and loss_after: the same batch right before and right after. "
@@ -90,6 +98,10 @@ def tables(
         tried = [r for r in records if r["table"] == "trial"]
         if name == "target" and tried:
             found["target_trials"] = trial_rows(tried)
+        if name == "target" and rows:
+            found["target_runs"] = run_rows(mine)
+        if name == "moments" and rows:
+            found["moments_curve"] = moment_curves(mine)
     return found
 
 
@@ -302,6 +314,12 @@ def trial_rows(records: Sequence[Record]) -> list[Row]:
     ]
 
 
+def run_rows(records: Sequence[Record]) -> list[Row]:
+    """A row per final run."""
+    keys = ("arm", "tokens_per_param", "share", "seed", "bits_per_byte", "steps")
+    return [{key: r[key] for key in keys} | {"total_flops": flops(r)} for r in records]
+
+
 # the other tables
 
 
@@ -366,6 +384,24 @@ def moment_rows(records: list[Record]) -> list[Row]:
         row["bits_per_byte"] = float(np.mean([_bits(runs[s]) for s in both]))
         row |= _difference(runs, base, both)
         rows.append(row)
+    return rows
+
+
+def moment_curves(records: list[Record]) -> list[Row]:
+    """The mean gap to `carry` in bins of five steps after growth."""
+    by_arm = {
+        k[0]: {r["seed"]: r for r in rs} for k, rs in grouped(records, "arm").items()
+    }
+    rows = []
+    for arm, runs in by_arm.items():
+        base = by_arm.get(f"{arm.split()[0]} carry", {})
+        both = [s for s in runs if s in base]
+        if arm.endswith("carry") or not both:
+            continue
+        gaps = np.mean([_gaps(runs[s], base[s]) for s in both], axis=0)
+        for end in range(5, len(gaps) + 1, 5):
+            gap = float(np.mean(gaps[end - 5 : end]))
+            rows.append({"arm": arm, "step": end, "seeds": len(both), "gap": gap})
     return rows
 
 

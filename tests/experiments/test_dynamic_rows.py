@@ -187,8 +187,25 @@ def test_all_tables_can_be_written(tmp_path):
     records = [*static(2.0, 2.0), *grown(2.2, 1.8)]
     records += [run("static", 1.0, 0, 2.0, "trial")]
     found = rows.tables(records, ["target"], TIMES)
-    [[name, made], [_, tried]] = found.items()
-    path = write_record(f"growth.{name}", made, "x", {}, rows.NOTES[name], out=tmp_path)
-    assert path.name == "growth.target.json"
-    assert [row["arm"] for row in tried] == ["static"]
-    assert tried[0]["flops_share"] == 1
+    assert [*found] == ["target", "target_trials", "target_runs"]
+    for name, made in found.items():
+        place = f"growth.{name}"
+        path = write_record(place, made, "x", {}, rows.NOTES[name], out=tmp_path)
+        assert path.name == f"{place}.json"
+    assert [row["arm"] for row in found["target_trials"]] == ["static"]
+    assert found["target_trials"][0]["flops_share"] == 1
+    assert len(found["target_runs"]) == len(records) - 1
+    assert found["target_runs"][0]["total_flops"] == 100
+
+
+def test_the_curve_of_moments_is_the_mean_gap_to_carry():
+    event = [{"step": 0, "ops": DEEPER, "loss_before": 2.0, "loss_after": 2.0}]
+    many = lambda arm, loss: [
+        run(arm, 0.5, s, 2.0, "moments", losses=[loss + s] * 100, growth=event)
+        for s in (1, 2)
+    ]
+    found = rows.moment_curves([*many("muon carry", 3.0), *many("muon reset", 3.25)])
+    assert {row["arm"] for row in found} == {"muon reset"}
+    assert [row["step"] for row in found] == [*range(5, 101, 5)]
+    assert {row["gap"] for row in found} == {0.25}
+    assert {row["seeds"] for row in found} == {2}

@@ -1,0 +1,161 @@
+"""Figures of growth, from its records.
+
+    python -m experiments.dynamic_figures             writes results/growth_*.svg
+    python -m experiments.dynamic_figures --check     exit code 1 if one is stale
+
+`growth_target.svg`: bits per byte against FLOPs of every arm, the static sizes among
+them; `growth_moments.svg`: what happens after a growth when moments are not carried.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.records import RESULTS, read_record
+from experiments.script import ended
+from uets_jax.errors import EXIT_OK
+from uets_jax.report.axis import Axis
+from uets_jax.report.files import replace_text
+from uets_jax.report.markup import escape
+from uets_jax.report.scale import Point
+from uets_jax.report.style import LIGHT
+from uets_jax.report.svg import Series, chart
+
+Row = Mapping[str, Any]
+EXIT_STALE = 1
+WIDTH, HEIGHT, HEAD, GAP = 460, 340, 34, 30
+STYLE = (
+    "text{font:12px system-ui,Helvetica,Arial,sans-serif;fill:#444c54}"
+    ".end{text-anchor:end}.mid{text-anchor:middle}"
+    ".label{font-weight:600;fill:var(--c)}.title{font-size:14px;font-weight:600}"
+    ".grid{stroke:#e1e5e9}.base{stroke:#5d6670}"
+    "path{fill:none;stroke:var(--c);stroke-linejoin:round}"
+    ".line{stroke-width:2}.marks{stroke-width:1.2;stroke-dasharray:3 4}"
+    ".dot{fill:#fff;stroke:var(--c);stroke-width:1.8}"
+    + "".join(f".c{i}{{--c:{color}}}" for i, color in enumerate(LIGHT))
+)
+ARMS = {  # colours; the rest are not drawn
+    "static": 0,
+    "static 1": 2,
+    "static 2": 5,
+    "grow_fixed": 1,
+    "grow_trigger": 3,
+    "grow_learned": 4,
+    "grow_random": 6,
+}
+NAMES = {"static": "static, 4 layers", "static 1": "1 layer", "static 2": "2 layers"}
+MOMENTS = {"muon template": 5, "muon reset": 0, "adamw template": 4, "adamw reset": 1}
+
+
+def target(results: Path) -> str:
+    """Loss against FLOPs, a panel for each number of tokens per parameter.
+
+    Raises:
+      UserError: without the record `growth.target_runs`.
+    """
+    rows = read_record("growth.target_runs", results)["rows"]
+    panels = []
+    for per_param in sorted({row["tokens_per_param"] for row in rows}):
+        here = [row for row in rows if row["tokens_per_param"] == per_param]
+        found = [
+            Series(curve(here, arm), color, "marks", NAMES.get(arm, arm))
+            for arm, color in ARMS.items()
+        ]
+        title = f"{per_param} tokens per parameter"
+        axes = Axis("training FLOPs", zero=True), Axis("bits per byte", pad=0.05)
+        panels.append((title, chart(found, *axes, title, (WIDTH, HEIGHT))))
+    return joined(panels)
+
+
+def curve(rows: Sequence[Row], arm: str) -> list[Point]:
+    """Mean FLOPs and bits per byte of each budget, from small to large."""
+    mine = [row for row in rows if row["arm"] == arm]
+    shares = sorted({row["share"] for row in mine})
+    mean = lambda key, share: float(
+        np.mean([row[key] for row in mine if row["share"] == share])
+    )
+    return [(mean("total_flops", s), mean("bits_per_byte", s)) for s in shares]
+
+
+def moments(results: Path) -> str:
+    """The gap to carried moments after a growth.
+
+    Raises:
+      UserError: without the record `growth.moments_curve`.
+    """
+    rows = read_record("growth.moments_curve", results)["rows"]
+    found = [
+        Series(
+            [(float(row["step"]), row["gap"]) for row in rows if row["arm"] == arm],
+            color,
+            "line",
+            arm,
+        )
+        for arm, color in MOMENTS.items()
+    ]
+    axes = Axis("steps after growth", zero=True), Axis("nats above `carry`", pad=0.05)
+    title = "Training loss after growth, less that with carried moments"
+    return joined([(title, chart(found, *axes, title, (WIDTH + 160, HEIGHT)))])
+
+
+def joined(panels: Sequence[tuple[str, str]]) -> str:
+    """Charts side by side in one SVG file that needs nothing else."""
+    size = WIDTH if len(panels) > 1 else WIDTH + 160
+    width = len(panels) * (size + GAP) - GAP + 2 * GAP
+    parts = []
+    for place, (title, svg) in enumerate(panels):
+        left = GAP + place * (size + GAP)
+        parts.append(
+            f'<text class="title" x="{left}" y="20">{escape(title)}</text>'
+            f'<g transform="translate({left} {HEAD})">'
+            + svg.replace("<svg ", f'<svg width="{size}" height="{HEIGHT}" ', 1)
+            + "</g>"
+        )
+    height = HEAD + HEIGHT + 8
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}">\n<style>{STYLE}</style>\n'
+        '<rect width="100%" height="100%" fill="#fff"/>\n' + "\n".join(parts)
+    ) + "\n</svg>\n"
+
+
+FIGURES: dict[str, Callable[[Path], str]] = {
+    "growth_target": target,
+    "growth_moments": moments,
+}
+
+
+def stale(results: Path) -> list[str]:
+    """Names of the figures that differ from their records, or are not there."""
+    paths = {name: results / f"{name}.svg" for name in FIGURES}
+    old = {n: p.read_text("utf-8") if p.exists() else "" for n, p in paths.items()}
+    return [name for name, make in FIGURES.items() if old[name] != make(results)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.dynamic_figures")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args(argv)
+    return ended("dynamic_figures", lambda: run(given.results, given.check))
+
+
+def run(results: Path, check: bool) -> int:
+    """Writes what is stale, or says so."""
+    names = stale(results)
+    for name in names:
+        path = results / f"{name}.svg"
+        if check:
+            print(f"{path}: stale; run python -m experiments.dynamic_figures")
+        else:
+            print(replace_text(path, FIGURES[name](results)))
+    return EXIT_STALE if check and names else EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

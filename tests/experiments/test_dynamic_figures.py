@@ -1,0 +1,62 @@
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from experiments.dynamic_figures import ARMS, curve, main
+from experiments.records import write_record
+
+RUNS = [
+    {
+        "arm": arm,
+        "tokens_per_param": per_param,
+        "share": share,
+        "seed": seed,
+        "total_flops": 1e11 * per_param * share,
+        "bits_per_byte": 2.2 - 0.1 * share + 0.02 * seed,
+    }
+    for arm in ARMS
+    for per_param in (3, 10)
+    for share in (1.0, 1.5)
+    for seed in (1, 2)
+]
+GAPS = [
+    {"arm": arm, "step": step, "seeds": 2, "gap": 0.1 / step}
+    for arm in ("muon reset", "adamw template")
+    for step in (5, 10)
+]
+
+
+@pytest.fixture
+def results(tmp_path):
+    write_record("growth.target_runs", RUNS, "x", {}, out=tmp_path)
+    write_record("growth.moments_curve", GAPS, "x", {}, out=tmp_path)
+    return tmp_path
+
+
+def test_a_curve_has_the_means_of_each_budget():
+    rows = [row for row in RUNS if row["tokens_per_param"] == 3]
+    [first, second] = curve(rows, "static")
+    assert first == pytest.approx((3e11, 2.13))
+    assert second == pytest.approx((4.5e11, 2.08))
+
+
+def test_every_arm_is_named_on_both_panels(results):
+    assert main(["--results", str(results)]) == 0
+    text = (results / "growth_target.svg").read_text()
+    ElementTree.fromstring(text)
+    for name in ("static, 4 layers", "1 layer", "grow_fixed", "grow_random"):
+        assert text.count(f">{name}</text>") == 2
+    for per_param in (3, 10):
+        assert f">{per_param} tokens per parameter</text>" in text
+
+
+def test_a_stale_figure_is_told_and_mended(results, capsys):
+    assert main(["--results", str(results), "--check"]) == 1
+    assert "growth_moments.svg: stale" in capsys.readouterr().out
+    assert main(["--results", str(results)]) == 0
+    assert main(["--results", str(results), "--check"]) == 0
+
+
+def test_a_missing_record_is_one_line(tmp_path, capsys):
+    assert main(["--results", str(tmp_path)]) == 2
+    assert "growth.target_runs" in capsys.readouterr().err
