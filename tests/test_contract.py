@@ -89,11 +89,8 @@ def rewarming() -> Component:
     part = rewarm(5)
 
     def init(params):
-        mark = lambda flags: (jnp.arange(flags.size) % 2).astype(flags.dtype)
-        state = part.init(params)
-        return state._replace(
-            born=state.born + 1, fresh=jax.tree.map(mark, state.fresh)
-        )
+        mark = lambda born: jnp.where(jnp.arange(born.size) % 2, 1, born)
+        return jax.tree.map(mark, part.init(params))
 
     return Component(init, part.apply)
 

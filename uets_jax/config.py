@@ -258,7 +258,8 @@ class GrowthConfig:
     """With learned: nats of loss that the FLOPs of a run at the final size are worth;
     high: never grow."""
     probe_steps: int = 10
-    """With probe: steps that each candidate is trained for; its FLOPs are charged."""
+    """With probe: steps that the largest candidate is trained for (without `rewarm`);
+    the others get as many FLOPs. All of them are charged."""
     prune: Literal["importance", "magnitude", "random"] = "importance"
     """Which heads, units and layers go: gradient times activation and measured loss on
     removal; least weights; at random."""

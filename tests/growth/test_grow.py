@@ -17,6 +17,7 @@ from uets_jax.growth.plan import moves
 from uets_jax.growth.stages import Op, resized
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
+from uets_jax.optim.rewarm import OLD
 from uets_jax.train import checkpoint, saver
 from uets_jax.types import Gates
 
@@ -50,8 +51,8 @@ def state(config):
     program = build(config)
     begun = jax.jit(functools.partial(initial_state, config, program))()
     full = jax.tree.map(fill, begun)
-    none = begun.parts["rewarm"]._replace(born=jnp.asarray(2))
-    return full._replace(parts={**full.parts, "rewarm": none})
+    warm = begun.parts["rewarm"]
+    return full._replace(parts={**full.parts, "rewarm": warm})
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,7 @@ def test_growing_and_pruning_what_came_is_the_identity(wider, state):
     back = jax.jit(lambda s: grow(config, s, BACK)[1])(grown)
     chex.assert_trees_all_equal(back.params, state.params)
     chex.assert_trees_all_equal(back.opt, state.opt)
+    assert int(back.parts["guard"].seen) == 0  # the function was another one
     assert grown_config(config, BACK).model == state_config(config).model
 
 
@@ -118,24 +120,23 @@ def test_reset_begins_the_optimizer_anew_and_carries_the_parameters(config, stat
 # warming up
 
 
-def flags(state, *path):
-    found = state.parts["rewarm"].fresh
+def born(state, *path):
+    found = state.parts["rewarm"].born
     for name in path:
         found = found[name]
-    return [np.asarray(flag) for flag in found]
+    return [np.asarray(steps) for steps in found]
 
 
-def test_ops_of_one_stage_keep_each_others_flags(wider):
-    layer, width, unit = flags(wider[1], "blocks", "mlp", "up", "w")
-    np.testing.assert_array_equal(layer, [0, 0, 1])
-    assert not width.any()
-    np.testing.assert_array_equal(np.flatnonzero(unit), np.arange(128, 136))
-    _, _, head, _ = flags(wider[1], "blocks", "attention", "query", "w")
-    np.testing.assert_array_equal(head, [0, 0, 1, 1])
-    assert int(wider[1].parts["rewarm"].born) == 7
+def test_ops_of_one_stage_keep_each_others_entries(wider):
+    layer, width, unit = born(wider[1], "blocks", "mlp", "up", "w")
+    np.testing.assert_array_equal(layer, [OLD, OLD, 7])
+    assert {*width} == {OLD}
+    np.testing.assert_array_equal(np.flatnonzero(unit == 7), np.arange(128, 136))
+    _, _, head, _ = born(wider[1], "blocks", "attention", "query", "w")
+    np.testing.assert_array_equal(head, [OLD, OLD, 7, 7])
 
 
-def test_a_later_stage_ends_what_was_warming_up(wider):
+def test_what_was_warming_up_goes_on_after_a_later_stage(wider):
     config, grown = wider
     later = grown._replace(step=grown.step + 2)
     op = Op("hidden", 144, "new")
@@ -143,9 +144,10 @@ def test_a_later_stage_ends_what_was_warming_up(wider):
     assert moved.params["blocks"]["mlp"]["up"]["w"].shape == (3, 32, 144)
     after = jax.jit(lambda s: grow(config, s, [op])[1].parts["rewarm"])(later)
     state = later._replace(parts={**later.parts, "rewarm": after})
-    layer, _, unit = flags(state, "blocks", "mlp", "up", "w")
-    assert not layer.any()
-    np.testing.assert_array_equal(np.flatnonzero(unit), np.arange(136, 144))
+    layer, _, unit = born(state, "blocks", "mlp", "up", "w")
+    np.testing.assert_array_equal(layer, [OLD, OLD, 7])
+    np.testing.assert_array_equal(np.flatnonzero(unit == 7), np.arange(128, 136))
+    np.testing.assert_array_equal(np.flatnonzero(unit == 9), np.arange(136, 144))
 
 
 def test_only_fresh_entries_begin_slowly(wider):

@@ -2,7 +2,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from uets_jax.optim.rewarm import rewarm
+from uets_jax.optim.rewarm import OLD, rewarm, warm
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(())}
 
@@ -10,9 +10,8 @@ PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(())}
 def fresh_column(born):
     part = rewarm(4)
     state = part.init(PARAMS)
-    flags = (jnp.zeros(2), jnp.array([0.0, 0.0, 1.0]))
-    born = jnp.asarray(born, jnp.int32)
-    return part, state._replace(born=born, fresh={**state.fresh, "w": flags})
+    steps = (jnp.full(2, OLD), jnp.array([OLD, OLD, born]))
+    return part, state._replace(born={**state.born, "w": steps})
 
 
 def scaled(step):
@@ -32,6 +31,17 @@ def test_fresh_entries_rise_in_a_line_and_old_ones_never_change():
     for step in (10, 12):
         chex.assert_trees_all_equal(scaled(step)["w"][:, :2], jnp.ones((2, 2)))
         assert float(scaled(step)["b"]) == 1.0
+
+
+def test_an_entry_is_as_young_as_its_youngest_axis():
+    part, state = fresh_column(10)
+    rows = jnp.array([OLD, 12])
+    state = state._replace(born={**state.born, "w": (rows, state.born["w"][1])})
+    found = part.apply(state, PARAMS, jnp.asarray(12))[0]["w"]
+    chex.assert_trees_all_equal(found, jnp.array([[1, 1, 0.75], [0.25, 0.25, 0.25]]))
+    chex.assert_trees_all_equal(
+        part.apply(warm(state), PARAMS, jnp.asarray(12))[0], PARAMS
+    )
 
 
 def test_the_state_stays_as_it_is_and_jit_agrees():

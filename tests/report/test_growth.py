@@ -11,7 +11,7 @@ import pytest
 from uets_jax.report import html, markdown
 from uets_jax.report.blocks import Heading, Note, Picture, Table
 from uets_jax.report.changes import ARROW
-from uets_jax.report.growth import MAPPED, growth
+from uets_jax.report.growth import FALL, MAPPED, growth
 from uets_jax.report.metrics import MetricsWriter
 from uets_jax.report.page import page
 from uets_jax.report.run import Run, load_run
@@ -154,6 +154,11 @@ def test_the_noise_scale_is_said():
         if isinstance(b, Note) and "noise" in b.text
     ]
     assert "16 rows at step 2; finite in 1 of 2 looks." in told
+
+
+def test_the_fall_of_the_loss_is_drawn_where_it_was_read():
+    assert FALL in pictures(growth([run(look(2, slope=-0.5), look(4, slope=-0.2))]))
+    assert FALL not in pictures(growth([run(look(2), look(4))]))
 
 
 def test_the_section_is_there_where_a_run_grew_or_looked():

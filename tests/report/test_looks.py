@@ -33,6 +33,12 @@ def test_only_positive_finite_noise_scales_are_drawn():
     assert looks.noise(found) == [(0.0, 2.0), (7.0, 8.0)]
 
 
+def test_the_fall_is_the_slope_upside_down_where_it_is_known():
+    values = [-0.5, None, math.nan, math.inf, "x", 0.25]
+    found = [looks.Look(float(i), {"slope": v}) for i, v in enumerate(values)]
+    assert looks.fall(found) == [(0.0, 0.5), (5.0, -0.25)]
+
+
 def test_rows_are_blank_before_a_layer_is_there():
     lines = [look(1, rank=[1.0]), look(2), look(3, rank=[2.0, 4, math.inf])]
     rows = looks.rows(looks.looks(run(*lines)), "rank")

@@ -17,10 +17,10 @@ from uets_jax.growth.operators import (
     new_entries,
     shapes_of,
 )
-from uets_jax.growth.plan import FRESH, Move, Moves, plan
+from uets_jax.growth.plan import FRESH, Move, Moves, is_exact, plan
 from uets_jax.growth.stages import Op
 from uets_jax.models.axes import names
-from uets_jax.optim.rewarm import RewarmState
+from uets_jax.optim.rewarm import OLD, RewarmState
 from uets_jax.types import TrainState
 
 MODEL = ("init", "forward", "logits", "inspect")  # overrides that can't be grown
@@ -38,7 +38,8 @@ def grow(
 
     Step, key and hyper-parameters stay. Parameters, optimizer and components move as
     `growth.plan` says; the learning rate of fresh entries is warmed up from the state's
-    step on, if the program has a `rewarm`.
+    step on, if the program has a `rewarm`; its `guard` learns anew what a usual loss is
+    where the op changes the function.
 
     Args:
       config: of the state.
@@ -84,7 +85,6 @@ def _grow(
     check_own(overrides)
     moments = moments or config.growth.moments
     begun: list[str] = []
-    state = _settled(state)
     for number, op in enumerate(ops, first):
         config, state, names_of = _apply(config, state, op, number, overrides, moments)
         begun += names_of
@@ -99,16 +99,6 @@ def check_own(overrides: Mapping[str, Any] | None) -> None:
             f"growth: the program's own {own[0]!r} can't be grown; train it with "
             "growth.method none"
         )
-
-
-def _settled(state: TrainState) -> TrainState:
-    """What was fresh at an earlier growth has had its time; at this step it goes on."""
-    if "rewarm" not in state.parts:
-        return state
-    old = state.parts["rewarm"]
-    now = (old.born == state.step).astype(jnp.float32)
-    warm = RewarmState(state.step, jax.tree.map(lambda flag: now * flag, old.fresh))
-    return state._replace(parts={**state.parts, "rewarm": warm})
 
 
 def _apply(
@@ -142,45 +132,46 @@ def _apply(
         found = move_state(moves, depths, kept[name], fresh_state, shapes, moments)
         moved[name] = found.state
         begun += [f"{name}/{leaf}" for leaf in found.begun]
+    if "guard" in moved and not is_exact(op, config.model):
+        moved["guard"] = templates["guard"]
     opt = moved.pop("opt")
     if "rewarm" in state.parts:
-        moved["rewarm"] = _rewarmed(moves, state.parts["rewarm"], params)
+        moved["rewarm"] = _rewarmed(moves, state.parts["rewarm"], params, state.step)
     parts = {slot: moved[slot] for slot in state.parts}
     return after, state._replace(params=params, opt=opt, parts=parts), begun
 
 
-def _rewarmed(moves: Moves, old: RewarmState, params: Any) -> RewarmState:
-    """The vectors of fresh entries in the new shapes, those of this op among them."""
+def _rewarmed(moves: Moves, old: RewarmState, params: Any, step: Any) -> RewarmState:
+    """When the entries were born, in the new shapes; those of this op at `step`."""
     had: dict[Any, Any] = {}
-    for path, flag in jax.tree_util.tree_leaves_with_path(old.fresh):
-        had.setdefault(names(path[:-1]), []).append(flag)
+    for path, steps in jax.tree_util.tree_leaves_with_path(old.born):
+        had.setdefault(names(path[:-1]), []).append(steps)
 
-    def flags(path: Any, leaf: Any) -> tuple[Any, ...]:
+    def born(path: Any, leaf: Any) -> tuple[Any, ...]:
         move = moves[names(path)]
-        new = new_entries(move, leaf.shape)
+        new = [jnp.where(flag > 0, step, OLD) for flag in new_entries(move, leaf.shape)]
         if move.old is None:
-            return tuple(map(jnp.asarray, new))
+            return tuple(new)
         before = list(had.get(move.old, []))
         if move.insert is not None:
-            before.insert(move.insert, jnp.zeros(1))
-        return _along_axes(move, before, new)
+            before.insert(move.insert, jnp.full(1, OLD))
+        return _along_axes(move, before, new, step)
 
-    fresh = jax.tree_util.tree_map_with_path(flags, params)
-    return RewarmState(old.born, fresh)
+    return RewarmState(jax.tree_util.tree_map_with_path(born, params))
 
 
 def _along_axes(
-    move: Move, before: Sequence[Any], new: Sequence[np.ndarray]
+    move: Move, before: Sequence[Any], new: Sequence[Any], step: Any
 ) -> tuple[Any, ...]:
-    """Old flags in their new places, or-ed with the new ones; of per-layer choices the
-    new ones only.
+    """Old steps in their new places, or the new ones where later; of per-layer choices
+    the new ones only.
     """
     moved = dict(enumerate(before))
     for axis, m in move.axes:
         source = np.asarray(m.source)
         if source.ndim > 1:
-            moved[axis] = jnp.zeros(new[axis].shape)
+            moved[axis] = jnp.full(new[axis].shape, OLD)
             continue
         gathered = jnp.take(before[axis], np.maximum(source, 0))
-        moved[axis] = jnp.where(source == FRESH, 1.0, gathered)
-    return tuple(jnp.maximum(moved[i], flag) for i, flag in enumerate(new))
+        moved[axis] = jnp.where(source == FRESH, step, gathered)
+    return tuple(jnp.maximum(moved[i], steps) for i, steps in enumerate(new))

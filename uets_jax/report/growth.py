@@ -17,6 +17,7 @@ TOLD = (
     "Losses in nats per token, on one batch, right before and right after the change. "
     "Exact: it keeps the function that the model computes, up to rounding."
 )
+FALL = "Fall of the loss per log-FLOP, since the last change of shape"
 NOISE = (
     "In batches of fewer rows each further row helps nearly in full; of far more it "
     "hardly helps. Readings of one batch each, so they scatter."
@@ -32,8 +33,9 @@ def growth(runs: Sequence[Run]) -> list[Block]:
     blocks: list[Block] = []
     stairs = [_stairs(*pair) for pair in zip(runs, changed, strict=True)]
     noises = [looks.noise(found) for found in looked]
-    if any(stairs) or any(noises):
-        blocks.append(Picture(lambda: _charts(stairs, noises)))
+    falls = [looks.fall(found) for found in looked]
+    if any(stairs) or any(noises) or any(falls):
+        blocks.append(Picture(lambda: _charts(stairs, noises, falls)))
     blocks += _noise_told(runs, looked, noises)
     blocks += [Note(TOLD)] if any(changed) else []
     drawn = [i for i, found in enumerate(looked) if found][:MAPPED]
@@ -66,8 +68,12 @@ def _stairs(run: Run, changed: Sequence[Change]) -> list[Point]:
     return points
 
 
-def _charts(stairs: Sequence[list[Point]], noises: Sequence[list[Point]]) -> str:
-    """FLOPs per step beside the noise scale, where they are known."""
+def _charts(
+    stairs: Sequence[list[Point]],
+    noises: Sequence[list[Point]],
+    falls: Sequence[list[Point]],
+) -> str:
+    """FLOPs per step, noise scale and slope of the loss, where they are known."""
     found, step = [], Axis("step", zero=True)
     if any(stairs):
         curves = [Series(points, i) for i, points in enumerate(stairs)]
@@ -80,6 +86,10 @@ def _charts(stairs: Sequence[list[Point]], noises: Sequence[list[Point]]) -> str
         curves = [Series(points, i, "marks") for i, points in enumerate(noises)]
         svg = chart(curves, step, y, "gradient noise scale against steps", HALF)
         found.append(_figure("Gradient noise scale", svg))
+    if any(falls):
+        curves = [Series(points, i, "marks") for i, points in enumerate(falls)]
+        svg = chart(curves, step, Axis("nats per log-FLOP"), FALL, HALF)
+        found.append(_figure(FALL, svg))
     return f'<div class="pair">{"".join(found)}</div>'
 
 

@@ -36,6 +36,12 @@ def noise(found: Sequence[Look]) -> list[Point]:
     return [(step, v) for step, v in values if v is not None and v > 0]
 
 
+def fall(found: Sequence[Look]) -> list[Point]:
+    """Nats that the loss falls while FLOPs grow by a factor e, where it is known."""
+    slopes = ((look.step, number(look.signals.get("slope"))) for look in found)
+    return [(step, -value) for step, value in slopes if value is not None]
+
+
 def rows(found: Sequence[Look], key: str) -> list[Row]:
     """A row for each layer, or head, that was ever there."""
     columns = [values(look, key) for look in found]

@@ -51,6 +51,12 @@ BY_LAYER = (
         "Mean cosine of the attention maps of two heads of a layer. 1: copies.",
     ),
     Signal(
+        "units",
+        "Units in use",
+        "Share of a layer's MLP units over which their importance spreads. 1: all "
+        "alike; near 0: few do the work, and the others could be pruned.",
+    ),
+    Signal(
         "saturation",
         "Saturation",
         "log10 of the RMS of a layer's parameters over that of its gradient. High: it "

@@ -27,6 +27,7 @@ from uets_jax.growth.policy import Budget, Decision, Signals, decide, load_polic
 from uets_jax.growth.stages import Op, Stage, after, parse, resized
 from uets_jax.measure import slope
 from uets_jax.measure.work import Cost
+from uets_jax.optim.rewarm import warm
 from uets_jax.step import Program
 from uets_jax.train.choosing import completed
 from uets_jax.train.executable import Executable, evaluation_cost, executable
@@ -213,10 +214,17 @@ def _growing(run: Run, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 
 
 def _fork(run: Run, ops: Sequence[Op], steps: int, scored: int) -> float:
-    """Loss of a copy that is grown by `ops` and trained, on batches `scored` and on."""
+    """Loss of a copy that is grown by `ops` and trained, on batches `scored` and on.
+
+    Its fresh entries learn at full rate: warm-up may last longer than a probe.
+    """
     session, state = run.session, jax.tree.map(lambda x: x.copy(), run.state)
     if ops:
         session, state = changed(session, state, ops)
+        put = lambda new, old: jax.device_put(new, old.sharding)
+        fresh = state.parts["rewarm"]
+        warmed = jax.tree.map(put, warm(fresh), fresh)
+        state = state._replace(parts={**state.parts, "rewarm": warmed})
     step = stage_executable(session, window_length(session.config))
     first = run.at.step + run.at.passed_over
     cost = sum(step.count.most().values(), Cost())

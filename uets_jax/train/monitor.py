@@ -51,7 +51,8 @@ def log(run: Run, count: Count, pending: Pending | None) -> None:
     if pending.stop and run.stop is None:
         run.stop = run.interrupts.caught or "a signal to another process"
     why = bad(values)
-    if not why and run.origin.growth.method not in ("none", "fixed"):
+    growth = run.origin.growth
+    if not why and (growth.look_every or growth.method not in ("none", "fixed")):
         follow(run.at, float(run.ledger.training_flops()), values["loss"])
     if why:
         _act(run, pending.step, why)
