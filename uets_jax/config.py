@@ -257,6 +257,9 @@ class GrowthConfig:
     cost: float = 0.1
     """With learned: nats of loss that the FLOPs of a run at the final size are worth;
     high: never grow."""
+    policy: str = ""
+    """With learned: a policy's file, as `experiments.growth_policy --only train` and
+    `growth.learned.save_policy` write it; empty: the shipped one."""
     probe_steps: int = 10
     """With probe: steps that the largest candidate is trained for (without `rewarm`);
     the others get as many FLOPs. All of them are charged."""

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from uets_jax.config import GrowthConfig
 from uets_jax.errors import UserError
 from uets_jax.growth.prune import (
     counts,
+    gradual,
     keep_heads,
     keep_hidden,
     keep_layers,
@@ -16,6 +18,7 @@ from uets_jax.growth.prune import (
     random_scores,
     schedule,
 )
+from uets_jax.growth.stages import parse
 
 SCORES = np.array([[1.0, 4, 3, 2], [9, 0, 1, 5]])
 
@@ -80,6 +83,42 @@ def test_never_more_goes_than_asked(share, units, multiple, kept):
 def test_counts_that_are_none(share, units, m):
     with pytest.raises(UserError, match=r"share: 1.0|units: 6|units: 4"):
         counts(float(share), units, m)
+
+
+# A plan of both
+
+
+def test_a_gradual_plan_follows_the_schedule():
+    plan = gradual("hidden", 256, 128, 0.5, 0.8, events=4, multiple=8)
+    stages = parse(GrowthConfig("fixed", plan))
+    assert [s.share for s in stages] == pytest.approx([0.5, 0.6, 0.7, 0.8])
+    sizes = [op.size for s in stages for op in s.ops]
+    share = schedule("cubic", 0.5, 0.8, 0.5)
+    for number, size in enumerate(sizes[:-1], 1):
+        wanted = 256 * (1 - share(0.5 + 0.3 * number / 4))
+        assert wanted <= size < wanted + 8
+    assert sizes[-1] == 128
+
+
+def test_events_that_take_nothing_away_are_left_out():
+    assert gradual("depth", 4, 2, 0.5, 0.8, events=8).count("=") <= 2
+    assert gradual("heads", 8, 4, 0.5, 0.5, events=1) == "heads=4:0.5"
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"field": "width"}, "field"),
+        ({"final": 8}, "final: 8: need 1 to 7 of the 8"),
+        ({"events": 0}, "events"),
+        ({"end": 0.5}, "need room"),
+        ({"kind": "cubics"}, "did you mean 'cubic'"),
+    ],
+)
+def test_a_bad_gradual_plan_is_one_line(changes, complaint):
+    good = {"field": "heads", "units": 8, "final": 4, "start": 0.5, "end": 0.8}
+    with pytest.raises(UserError, match=complaint):
+        gradual(**{**good, **changes})
 
 
 # Which

@@ -11,12 +11,15 @@ import pytest
 from uets_jax.build import build
 from uets_jax.config import replace_from_dict
 from uets_jax.errors import UserError
+from uets_jax.growth.learned import load_policy, save_policy
 from uets_jax.growth.stages import Op, Stage, ladder
 from uets_jax.models.presets import read_config
 from uets_jax.report.metrics import read_metrics
 from uets_jax.train import growing, loop, monitor
+from uets_jax.train.cost import total_costs
 from uets_jax.train.executable import evaluation_cost, executable
 from uets_jax.train.finished import evaluate_run, generate_run, open_run
+from uets_jax.train.growth_cost import growth_costs
 from uets_jax.train.mesh import abstract_state, make_mesh
 from uets_jax.train.session import open_session
 
@@ -107,6 +110,14 @@ def test_what_a_growth_reads_is_charged(whole):
     entry = summary["growth"][0]
     assert spent[4] - spent[3] > entry["step_flops"]
     assert set(summary["seconds"]) >= {"growth"}
+
+
+def test_the_ledger_has_what_was_estimated(whole, config):
+    found = {k: v.total for k, v in total_costs(config).items() if v.total}
+    spent = whole[0].summary["flops"]
+    assert {k: v for k, v in found.items() if k != "evaluation"} == {
+        k: v for k, v in spent.items() if k != "evaluation"
+    }
 
 
 def test_the_stored_config_is_that_of_the_start(whole, config):
@@ -269,6 +280,8 @@ def test_a_probe_is_charged_and_touches_nothing(grow, config, tmp_path, monkeypa
     for rung in ladder(probing):  # each is scored on four batches
         cost += 4 * evaluation_cost(build(rung), mesh, rung).total
     assert summary["flops"]["probe"] == len(losses) * cost
+    if not grow:
+        assert growth_costs(probing)["probe"].total == summary["flops"]["probe"]
     told = [r for r in read_metrics(tmp_path / "probe/metrics.jsonl") if "taken" in r]
     assert [r["taken"] for r in told] == ([1] if grow else [0, 1])
     if not grow:
@@ -353,6 +366,17 @@ def test_a_bad_plan_is_one_clear_line(growth, complaint, config):
     with pytest.raises(UserError, match=complaint) as caught:
         open_session(grows(config, **growth))
     assert "\n" not in str(caught.value)
+
+
+def test_a_policy_file_is_read_before_the_first_step(config, tmp_path):
+    file = tmp_path / "policy.json"
+    learned = grows(config, method="learned", policy=str(file))
+    with pytest.raises(UserError, match=r"policy\.json: can't be read"):
+        open_session(learned)
+    save_policy(file, load_policy())
+    assert open_session(learned)
+    with pytest.raises(UserError, match=r"growth\.policy: only method learned"):
+        open_session(grows(config, policy=str(file)))
 
 
 ODD = {"train": {"batch": 6, "microbatches": 2}}

@@ -9,6 +9,7 @@ from uets_jax.measure.signals import look, removal
 from uets_jax.report.metrics import read_metrics
 from uets_jax.train import loop
 from uets_jax.train.growing import next_batch
+from uets_jax.train.growth_cost import growth_costs
 from uets_jax.train.looking import SHOWN, in_use, looked, measured
 from uets_jax.train.mesh import put_batch
 from uets_jax.train.session import open_session
@@ -100,6 +101,7 @@ def test_a_run_looks_at_fixed_steps_and_pays(config, tmp_path):
     assert len(seen[0]["signals"]["heads"]) == 2
     spent = {r["step"]: r["flops"] for r in lines if "loss" in r}
     look_cost = result.summary["flops"]["growth"] / 2
+    assert growth_costs(often)["growth"].total == 2 * look_cost
     assert spent[4] - spent[3] == look_cost + spent[2] - spent[1]
     assert seen[0]["flops"] == spent[3] + look_cost
     plain = loop.train(config, tmp_path / "plain").summary

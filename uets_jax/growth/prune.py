@@ -90,6 +90,49 @@ def counts(share: float, units: int, multiple: int = 1) -> int:
     return multiple * max(1, math.ceil(round(exact, 9)))
 
 
+def gradual(
+    field: str,
+    units: int,
+    final: int,
+    start: float,
+    end: float,
+    events: int = 4,
+    kind: str = "cubic",
+    multiple: int = 1,
+) -> str:
+    """A plan (`growth.plan`) that prunes `units` to `final` in several steps.
+
+    How much by when is `schedule`'s, how many per layer `counts`'s; which ones stay is
+    decided at each step, by `growth.prune`.
+
+    Args:
+      field: heads, hidden or depth.
+      start, end: shares of the run at which the first and the last are taken away.
+      events: steps; those that would take nothing away are left out.
+      multiple: all numbers are multiples of it but `final`, which is taken as it is.
+
+    Raises:
+      UserError: for numbers out of order, or an unknown kind.
+    """
+    if field not in ("heads", "hidden", "depth"):
+        raise UserError(f"field: {nearest(field, ('heads', 'hidden', 'depth'))}")
+    if not 0 < final < units:
+        raise UserError(f"final: {final}: need 1 to {units - 1} of the {units}")
+    if events < 1 or (events > 1 and start >= end):
+        raise UserError(f"events: {events} between {start} and {end}: need room")
+    share = schedule(kind, start, end, 1 - final / units)
+    parts, left = [], units
+    for number in range(1, events + 1):
+        # the first event has pruned already what the schedule asks for by then
+        when = start + (end - start) * (number - 1) / max(events - 1, 1)
+        wanted = share(start + (end - start) * number / events)
+        size = final if number == events else counts(wanted, units, multiple)
+        if final <= size < left:
+            parts.append(f"{field}={size}:{when:.4g}")
+            left = size
+    return ",".join(parts)
+
+
 def keep_heads(scores: Scores, n: int, groups: int) -> Heads:
     """The n best heads of each layer; of equal ones the first.
 

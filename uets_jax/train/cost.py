@@ -24,6 +24,8 @@ from uets_jax.step import Program
 from uets_jax.train.assets import asset_shapes
 from uets_jax.train.executable import evaluation_cost, executable, shapes, trace_step
 from uets_jax.train.footprint import axes, one_device, step_memory, traceable
+from uets_jax.train.growing import due_step
+from uets_jax.train.growth_cost import growth_costs
 from uets_jax.train.mesh import abstract_state, make_mesh
 
 
@@ -128,10 +130,12 @@ def total_costs(
     overrides: Mapping[str, Any] | None = None,
     valid_tokens: int | None = None,
 ) -> dict[str, Cost]:
-    """FLOPs of a run by category, each stage of its plan for its share of the steps."""
+    """FLOPs of a run by category, each stage of its plan for its share of the steps;
+    what growth reads and tries beside them, too.
+    """
     configs, stages, steps = ladder(config), parse(config.growth), config.train.steps
-    starts = [0, *(round(stage.share * steps) for stage in stages), steps]
-    total: dict[str, Cost] = {}
+    starts = [0, *(due_step(config, stage) for stage in stages), steps]
+    total = growth_costs(config, overrides)
     for stage, (first, last) in zip(configs, itertools.pairwise(starts), strict=True):
         if first == last:
             continue

@@ -97,17 +97,40 @@ def next_decision(run: Run) -> int:
 
 def _decisions(run: Run, start: int) -> list[int]:
     """The next steps from `start` on with a decision; what is due already comes now."""
-    growth, steps, stages = run.origin.growth, run.origin.train.steps, remaining(run)
+    return _next_decisions(run.origin, remaining(run), run.at.step, start)
+
+
+def _next_decisions(
+    config: ExperimentConfig, stages: Sequence[Stage], step: int, start: int
+) -> list[int]:
+    growth, steps = config.growth, config.train.steps
     if not stages or growth.method == "none":
         return []
     found = []
     if growth.method != "learned":
-        found.append(max(run.at.step, due_step(run.origin, stages[0])))
+        found.append(max(step, due_step(config, stages[0])))
     if growth.method != "fixed":
         every = max(1, round(growth.every * steps))
         first = max(1, round(growth.earliest * steps))
         found.append(first + max(0, -(-(start - first) // every)) * every)
     return found
+
+
+def decision_steps(
+    config: ExperimentConfig, stages: Sequence[Stage], first: int, last: int
+) -> list[int]:
+    """All steps after `first` up to `last` with a decision on these stages, if none of
+    them is taken before `last`.
+    """
+    found, step = [], first
+    while True:
+        coming = _next_decisions(config, stages, step, step + 1)
+        step = min(coming, default=config.train.steps)
+        if step > last or step >= config.train.steps:
+            return found
+        found.append(step)
+        if step == last:
+            return found
 
 
 def grow_if_due(run: Run) -> None:
@@ -138,7 +161,8 @@ def _decide(run: Run, stages: tuple[Stage, ...]) -> Decision:
         stages=stages,
         decay=_decay_begins(run.origin),
     )
-    policy = load_policy() if growth.method == "learned" else None
+    learned = growth.method == "learned"
+    policy = load_policy(growth.policy or None) if learned else None
     return decide(policy, signals(run, stages), run.origin, budget)
 
 
@@ -185,7 +209,7 @@ def probe(run: Run, stages: tuple[Stage, ...]) -> tuple[float, ...]:
     Each fork trains on a copy of the state and the batches that come next; all are
     scored on the same `SCORED` batches after those. All of it is charged.
     """
-    steps, candidates = run.origin.growth.probe_steps, _growing(run, stages)
+    candidates = only_growing(run.session.config, stages)
     if not candidates:
         return ()
     rates = _rates(run, candidates)
@@ -193,18 +217,29 @@ def probe(run: Run, stages: tuple[Stage, ...]) -> tuple[float, ...]:
         tuple(op for stage in candidates[: n + 1] for op in stage.ops)
         for n in range(len(candidates))
     ]
+    lengths = probe_lengths(run.origin.growth.probe_steps, rates)
+    scored = run.at.step + run.at.passed_over + lengths[0]
+    forks = zip([(), *grown], lengths, strict=True)
+    return tuple(_fork(run, ops, length, scored) for ops, length in forks)
+
+
+def probe_lengths(steps: int, rates: Sequence[float]) -> tuple[int, ...]:
+    """Steps of each fork of a probe, so that all spend about the same FLOPs.
+
+    Args:
+      steps: of the costliest one.
+      rates: FLOPs per step of the model as it is, then of each candidate.
+    """
     length = max(1, round(steps * max(rates) / rates[0]))
-    scored = run.at.step + run.at.passed_over + length
-    losses = [_fork(run, (), length, scored)]
-    for ops, rate in zip(grown, rates[1:], strict=True):
-        spent = max(1, round(length * rates[0] / rate))
-        losses.append(_fork(run, ops, spent, scored))
-    return tuple(losses)
+    others = (max(1, round(length * rates[0] / rate)) for rate in rates[1:])
+    return (length, *others)
 
 
-def _growing(run: Run, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+def only_growing(
+    config: ExperimentConfig, stages: Sequence[Stage]
+) -> tuple[Stage, ...]:
     """The stages ahead that a probe tries: those that only grow."""
-    found, config = [], run.session.config
+    found = []
     for stage in stages[:LOOKED_AT]:
         if any(op.size < getattr(config.model, op.field) for op in stage.ops):
             break

@@ -1,6 +1,7 @@
 """What a run's layers, heads and units do, measured on a batch and charged."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from uets_jax.step import Program
 from uets_jax.train import monitor
 from uets_jax.train.mesh import put_batch
 from uets_jax.train.run import Run
-from uets_jax.types import Batch
+from uets_jax.types import Batch, Params
 
 SHOWN = ("influence", "rank", "similarity", "gradient", "saturation", "heads")
 
@@ -24,12 +25,17 @@ SHOWN = ("influence", "rank", "similarity", "gradient", "saturation", "heads")
 def _compiled(program: Program, mesh: Mesh, what: str, documents: bool) -> Any:
     """`(params, batch) -> readings`, whole on every device."""
     everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(reading(program, what, documents), out_shardings=everywhere)
+
+
+def reading(
+    program: Program, what: str, documents: bool
+) -> Callable[[Params, Batch], Any]:
+    """`(params, batch) -> look or removal`, to be jitted."""
     inspect: Any = program.inspect
     if what == "look":
-        read = lambda p, b: look(inspect, p, b, documents)
-    else:
-        read = lambda p, b: removal(inspect, p, b)
-    return jax.jit(read, out_shardings=everywhere)
+        return lambda params, batch: look(inspect, params, batch, documents)
+    return lambda params, batch: removal(inspect, params, batch)
 
 
 def measured(run: Run, batch: Batch, what: str) -> Any:

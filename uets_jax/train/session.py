@@ -25,6 +25,7 @@ from uets_jax.data.store import TokenStore, prepare
 from uets_jax.data.windows import Windows, sequential
 from uets_jax.errors import UserError
 from uets_jax.growth.grow import check_own
+from uets_jax.growth.learned import load_policy
 from uets_jax.growth.stages import Stage, after, ladder, parse
 from uets_jax.step import Program
 from uets_jax.train.assets import build_assets, inputs_sha256
@@ -149,8 +150,12 @@ def check_growth(config: ExperimentConfig, overrides: Mapping[str, Any] | None) 
         )
     if method == "none" and plan:
         raise UserError(f"growth.method: none; {plan!r} needs one, such as fixed")
+    if config.growth.policy and method != "learned":
+        raise UserError(f"growth.policy: only method learned reads it, not {method!r}")
     if method == "none":
         return
+    if method == "learned":
+        load_policy(config.growth.policy or None)
     check_own(overrides)
     for before, stage in zip(ladder(config), parse(config.growth), strict=False):
         validate(after(before, stage))
