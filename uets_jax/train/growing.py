@@ -256,10 +256,7 @@ def _fork(run: Run, ops: Sequence[Op], steps: int, scored: int) -> float:
     session, state = run.session, jax.tree.map(lambda x: x.copy(), run.state)
     if ops:
         session, state = changed(session, state, ops)
-        put = lambda new, old: jax.device_put(new, old.sharding)
-        fresh = state.parts["rewarm"]
-        warmed = jax.tree.map(put, warm(fresh), fresh)
-        state = state._replace(parts={**state.parts, "rewarm": warmed})
+        state = _warmed(state)
     step = stage_executable(session, window_length(session.config))
     first = run.at.step + run.at.passed_over
     cost = sum(step.count.most().values(), Cost())
@@ -270,6 +267,16 @@ def _fork(run: Run, ops: Sequence[Op], steps: int, scored: int) -> float:
     batches = [_rows(run, session.windows[scored + n]) for n in range(SCORED)]
     losses = [_loss(run, session, state.params, b, "probe") for b in batches]
     return float(np.mean(losses))
+
+
+def _warmed(state: TrainState) -> TrainState:
+    """With nothing left to warm up; on the same devices."""
+    if "rewarm" not in state.parts:
+        return state
+    fresh = state.parts["rewarm"]
+    put = lambda new, old: jax.device_put(new, old.sharding)
+    warmed = jax.tree.map(put, warm(fresh), fresh)
+    return state._replace(parts={**state.parts, "rewarm": warmed})
 
 
 def apply(run: Run, ops: Sequence[Op], why: str) -> dict[str, Any]:
