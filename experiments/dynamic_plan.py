@@ -105,8 +105,13 @@ STEPS = {  # of a static run of the table: budgets of the final runs
 }
 MANY = ("static", "grow_fixed", "grow_trigger")  # arms with five seeds at 3
 LATER_SEEDS = 2
-LATER = ("static", "static 1", "grow_fixed")  # arms at more tokens per parameter
-LATER_PLANS = ("depth=4:0.5", "depth=4:0.7", "depth=4:0.85")
+LATER_STEPS = {
+    "static": (1.0,),
+    "static 1": (0.7, 1.5, 2.5),
+    "static 2": (0.9, 1.5),
+    "grow_fixed": (1.0, 1.5, 2.0),
+}
+LATER = tuple(LATER_STEPS)  # arms at more tokens per parameter
 
 
 def tokens_of(per_param: int) -> float:
@@ -199,8 +204,8 @@ class DynamicPlan:
         """The arms as their trials chose them.
 
         At 10 tokens per parameter the static model's rate of the table at 3 is held
-        against the next smaller one, and growth is tried at three times; all else is
-        as at 3.
+        against smaller ones, and growth is tried in other ways (`later_trials`); all
+        else is as at 3.
         """
         found, first = [], TOKENS_PER_PARAM[0]
         if per_param != first:
@@ -232,11 +237,11 @@ class DynamicPlan:
         if "static" not in known:
             return []
         place = RATES.index(known["static"].rate)
-        near = RATES[max(0, place - 1) : place + 1]
+        near = RATES[max(0, place - 2) : place + 1]
         found = self._best(per_param, _rates(STATIC, near), results, jobs)
-        found += [known["static 1"]] if "static 1" in known else []
+        found += [known[name] for name in ("static 1", "static 2") if name in known]
         if "grow_fixed" in known:
-            trials = [known["grow_fixed"].with_growth(plan=p) for p in LATER_PLANS]
+            trials = later_trials(known["grow_fixed"])
             found += self._best(per_param, trials, results, jobs)
         return found
 
@@ -245,7 +250,7 @@ class DynamicPlan:
         first = TOKENS_PER_PARAM[0]
         rows = [r for r in self.options.trials if r["tokens_per_param"] == first]
         found = []
-        for arm in (STATIC, SMALL[0], FIXED):
+        for arm in (STATIC, *SMALL, FIXED):
             tried = [r for r in rows if r["arm"] == arm.name and r["bits_per_byte"]]
             if not tried:
                 return []
@@ -286,7 +291,8 @@ class DynamicPlan:
             seeds = min(seeds, LATER_SEEDS)
         elif arm.name in MANY and seeds == 3:
             seeds = 5
-        for share in STEPS[arm.name]:
+        steps = STEPS if per_param == TOKENS_PER_PARAM[0] else LATER_STEPS
+        for share in steps[arm.name]:
             for seed in range(1, seeds + 1):
                 tokens = share * tokens_of(per_param)
                 config = configure(self.options, arm, tokens, seed)
@@ -344,6 +350,7 @@ class DynamicPlan:
         share: float,
     ) -> Job:
         words = [*map(str, dict(arm.growth).values()), f"{arm.rate:g}", f"x{share:.3g}"]
+        words += [f"from{arm.depth}"] if arm.growth and arm.depth > 1 else []
         parts = [arm.name, *words, f"s{config.train.seed}"]
         name = "_".join(parts).translate(str.maketrans(" :,=/", "-_-_-"))
         labels: Mapping[str, Any] = {
@@ -353,6 +360,7 @@ class DynamicPlan:
             "share": share,
             "rate": arm.rate,
             "plan": config.growth.plan,
+            "depth": arm.depth,
             "how": config.growth.depth,
             "slope_threshold": config.growth.slope,
             "seed": config.train.seed,
@@ -382,6 +390,18 @@ def fixed_trials() -> list[Arm]:
     found += [FIXED.with_growth(depth=how) for how in ("stack", "random")]
     found += _rates(FIXED, (0.01, 0.04))
     return found + _rates(FIXED.with_growth(plan=PLANS[3]), (0.01, 0.005))
+
+
+def later_trials(best: Arm) -> list[Arm]:
+    """For more tokens: other times, a higher rate, from two layers, in two stages."""
+    found = [best.with_growth(plan=f"depth=4:{t}") for t in ("0.5", "0.7", "0.85")]
+    fast = dataclasses.replace(best, rate=2 * best.rate)
+    two = dataclasses.replace(fast, depth=2)
+    found += [fast.with_growth(plan="depth=4:0.7"), two.with_growth(plan="depth=4:0.4")]
+    found.append(two.with_growth(plan="depth=4:0.7"))
+    found.append(two.with_growth(plan="depth=4:0.4", depth="stack"))
+    found.append(fast.with_growth(plan="depth=2:0.2,depth=4:0.5"))
+    return found
 
 
 def moment_arms() -> list[Arm]:

@@ -268,7 +268,9 @@ def _plan(record: Record) -> str:
         return "random times"
     if record["arm"] == "grow_trigger":
         return f"{record['plan']} slope {record['slope_threshold']:g}"
-    return record["plan"]
+    start = record.get("depth", 1)
+    told = f"from {start}: " if record["plan"] and start > 1 else ""
+    return told + record["plan"]
 
 
 def _grown_at(runs: Mapping[int, list[Record]]) -> str:

@@ -80,6 +80,7 @@ def test_more_tokens_take_the_choices_of_recorded_trials():
         row("static", RATES[3], 2.0),
         row("static", RATES[4], 1.9),
         row("static 1", 0.005, 1.9),
+        row("static 2", 0.02, 1.9),
         row("grow_fixed", 0.01, 2.0, plan="depth=4:0.6", how="stack"),
     )
     options = Options(Path("stores"), ("target",), per_param=(10,), trials=trials)
@@ -88,12 +89,14 @@ def test_more_tokens_take_the_choices_of_recorded_trials():
     assert {row["tokens_per_param"] for row in labels} == {10}
     rates = {(row["arm"], row["rate"]) for row in labels}
     assert rates == {
-        ("static", RATES[3]),
-        ("static", RATES[4]),
+        *(("static", rate) for rate in RATES[2:5]),
         ("static 1", 0.005),
+        ("static 2", 0.02),
         ("grow_fixed", 0.01),
+        ("grow_fixed", 0.02),
     }
     assert {row["how"] for row in labels if row["arm"] == "grow_fixed"} == {"stack"}
+    assert {row["depth"] for row in labels if row["arm"] == "grow_fixed"} == {1, 2}
     assert not DynamicPlan(Options(Path("s"), ("target",), per_param=(10,)))({})
 
 
