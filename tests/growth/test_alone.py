@@ -18,8 +18,8 @@ MODEL = model_config("modern", "tiny", vocab=64)
 def trained(batch):
     """Parameters and Adam's state after two steps of a plain optax loop."""
     model, tx = make_model(MODEL), optax.adam(1e-2)
-    params = model.init(jax.random.key(0))
-    opt = tx.init(params)
+    params = jax.jit(model.init)(jax.random.key(0))
+    opt = jax.jit(tx.init)(params)
 
     @jax.jit
     def step(params, opt):
@@ -37,8 +37,8 @@ def test_a_loop_goes_on_with_the_same_function_and_its_moments(trained, batch):
     op = Op("depth", 3, "identity")
     found = grown(MODEL, params, tx, opt, op, jax.random.key(1))
     assert (found.model.depth, found.begun) == (3, ())
-    before = make_model(MODEL).forward(params, batch)[0]
-    after = make_model(found.model).forward(found.params, batch)[0]
+    losses = lambda model, params: jax.jit(make_model(model).forward)(params, batch)[0]
+    before, after = losses(MODEL, params), losses(found.model, found.params)
     chex.assert_trees_all_close(before, after, rtol=1e-6)
     mu = lambda state: state[0].mu["blocks"]["mlp"]["up"]["w"]
     np.testing.assert_array_equal(mu(found.opt_state)[:2], mu(opt))

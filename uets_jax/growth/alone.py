@@ -51,7 +51,7 @@ def grown(
     """
     after, how = resized(model, op), moves(model, op)
     fresh, noise = jax.random.split(key)
-    new = move_params(how, params, make_model(after).init(fresh), noise)
+    new = move_params(how, params, jax.jit(make_model(after).init)(fresh), noise)
     template = tx.init(new)
     if moments == "reset":
         return Grown(after, new, template, ())
