@@ -54,15 +54,21 @@ MOMENTS = {"muon template": 5, "muon reset": 0, "adamw template": 4, "adamw rese
 def target(results: Path) -> str:
     """Loss against FLOPs, a panel for each number of tokens per parameter.
 
+    Where the single runs are not on record, an arm has two points: its least budget,
+    and the budget at which it reaches the static model's loss.
+
     Raises:
-      UserError: without the record `growth.target_runs`.
+      UserError: without the records `growth.target` and `growth.target_runs`.
     """
-    rows = read_record("growth.target_runs", results)["rows"]
+    runs = read_record("growth.target_runs", results)["rows"]
+    arms = read_record("growth.target", results)["rows"]
     panels = []
-    for per_param in sorted({row["tokens_per_param"] for row in rows}):
-        here = [row for row in rows if row["tokens_per_param"] == per_param]
+    for per_param in sorted({row["tokens_per_param"] for row in arms}):
+        of = lambda rows, p=per_param: [r for r in rows if r["tokens_per_param"] == p]
+        draw = curve if of(runs) else two_points
+        here = of(runs) or of(arms)
         found = [
-            Series(curve(here, arm), color, "marks", NAMES.get(arm, arm))
+            Series(draw(here, arm), color, "marks", NAMES.get(arm, arm))
             for arm, color in ARMS.items()
         ]
         title = f"{per_param} tokens per parameter"
@@ -79,6 +85,17 @@ def curve(rows: Sequence[Row], arm: str) -> list[Point]:
         np.mean([row[key] for row in mine if row["share"] == share])
     )
     return [(mean("total_flops", s), mean("bits_per_byte", s)) for s in shares]
+
+
+def two_points(rows: Sequence[Row], arm: str) -> list[Point]:
+    """The least budget, and that at which the static model's loss is reached."""
+    [goal] = [r["bits_per_byte_equal_tokens"] for r in rows if r["arm"] == "static"]
+    [row] = [r for r in rows if r["arm"] == arm] or [{}]
+    pairs = [
+        (row.get("flops_least_budget"), row.get("bits_per_byte_least_budget")),
+        (row.get("flops_to_target"), goal),
+    ]
+    return sorted((x, y) for x, y in dict.fromkeys(pairs) if x is not None)
 
 
 def moments(results: Path) -> str:
