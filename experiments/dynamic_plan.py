@@ -237,7 +237,7 @@ class DynamicPlan:
         if "static" not in known:
             return []
         place = RATES.index(known["static"].rate)
-        near = RATES[max(0, place - 2) : place + 1]
+        near = RATES[max(0, place - 3) : place + 1]
         found = self._best(per_param, _rates(STATIC, near), results, jobs)
         found += [known[name] for name in ("static 1", "static 2") if name in known]
         if "grow_fixed" in known:
@@ -393,15 +393,12 @@ def fixed_trials() -> list[Arm]:
 
 
 def later_trials(best: Arm) -> list[Arm]:
-    """For more tokens: other times, a higher rate, from two layers, in two stages."""
+    """For more tokens: other times, other rates, from two layers, by stacking."""
     found = [best.with_growth(plan=f"depth=4:{t}") for t in ("0.5", "0.7", "0.85")]
-    fast = dataclasses.replace(best, rate=2 * best.rate)
-    two = dataclasses.replace(fast, depth=2)
-    found += [fast.with_growth(plan="depth=4:0.7"), two.with_growth(plan="depth=4:0.4")]
-    found.append(two.with_growth(plan="depth=4:0.7"))
-    found.append(two.with_growth(plan="depth=4:0.4", depth="stack"))
-    found.append(fast.with_growth(plan="depth=2:0.2,depth=4:0.5"))
-    return found
+    middle = found[1]
+    found += _rates(middle, (2 * best.rate, best.rate / 2))
+    two = dataclasses.replace(best, depth=2).with_growth(plan="depth=4:0.4")
+    return [*found, two, two.with_growth(depth="stack")]
 
 
 def moment_arms() -> list[Arm]:

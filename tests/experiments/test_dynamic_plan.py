@@ -89,11 +89,10 @@ def test_more_tokens_take_the_choices_of_recorded_trials():
     assert {row["tokens_per_param"] for row in labels} == {10}
     rates = {(row["arm"], row["rate"]) for row in labels}
     assert rates == {
-        *(("static", rate) for rate in RATES[2:5]),
+        *(("static", rate) for rate in RATES[1:5]),
         ("static 1", 0.005),
         ("static 2", 0.02),
-        ("grow_fixed", 0.01),
-        ("grow_fixed", 0.02),
+        *(("grow_fixed", rate) for rate in (0.005, 0.01, 0.02)),
     }
     assert {row["how"] for row in labels if row["arm"] == "grow_fixed"} == {"stack"}
     assert {row["depth"] for row in labels if row["arm"] == "grow_fixed"} == {1, 2}
