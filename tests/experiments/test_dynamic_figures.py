@@ -2,8 +2,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from experiments.dynamic_figures import ARMS, curve, main, two_points
-from experiments.records import write_record
+from experiments.dynamic_figures import ARMS, curve, main, stale, two_points
+from experiments.records import RESULTS, write_record
 
 RUNS = [
     {
@@ -79,3 +79,7 @@ def test_a_stale_figure_is_told_and_mended(results, capsys):
 def test_a_missing_record_is_one_line(tmp_path, capsys):
     assert main(["--results", str(tmp_path)]) == 2
     assert "growth.target" in capsys.readouterr().err
+
+
+def test_the_figures_of_the_repository_are_those_of_its_records():
+    assert stale(RESULTS) == []
