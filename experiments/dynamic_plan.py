@@ -92,6 +92,7 @@ PLANS = (
     "depth=4:0.85",
     "depth=2:0.4,depth=4:0.75",
 )
+ALIKE = 1.2  # of the least FLOPs among the trials of an arm
 AIM = 0.65  # of the static run's FLOPs, at which growth is tuned
 SLOPES = (0.25, 0.4)
 STEPS = {  # of a static run of the table: budgets of the final runs
@@ -267,13 +268,20 @@ class DynamicPlan:
         results: Results,
         jobs: list[Job],
     ) -> list[Arm]:
-        """The arm of least loss on valid-A, once all are there."""
+        """The arm of least loss on valid-A, once all are there.
+
+        Of those that spent much more than the least one, only if all did: a trigger
+        that grows early has more FLOPs than its trial was meant to have.
+        """
         made = [self.trial(arm, per_param) for arm in trials]
         jobs += made
         if any(job.name not in results for job in made):
             return []
-        bits = [results[job.name]["bits_per_byte"] or 99.0 for job in made]
-        return [trials[bits.index(min(bits))]]
+        found = [results[job.name] for job in made]
+        bits = [record["bits_per_byte"] or 99.0 for record in found]
+        spent = [sum(record.get("flops", {}).values()) for record in found]
+        fair = [i for i, s in enumerate(spent) if s <= ALIKE * min(spent)]
+        return [trials[min(fair, key=lambda i: bits[i])]]
 
     def trial(self, arm: Arm, per_param: int) -> Job:
         """A run of seed 0, read on valid-A; growth has `AIM` of the static FLOPs."""

@@ -136,7 +136,8 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"model.memory_order: must be 2 or 3, got {m.memory_order}"
     if m.experts == 1:
         yield "model.experts: 1 leaves nothing to route; give 0 (one MLP) or 2 or more"
-    if m.active_experts > max(m.experts, 1):
+    upcycled = not m.experts and "experts=" in config.growth.plan
+    if m.active_experts > max(m.experts, 1) and not upcycled:
         yield (
             f"model.active_experts: {m.active_experts} of model.experts = {m.experts}; "
             "give at most as many as there are"

@@ -4,14 +4,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax import contrib
 
 from uets_jax.errors import UserError
 from uets_jax.growth.alone import grown
+from uets_jax.growth.operators import by_path
 from uets_jax.growth.stages import Op
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
 
 MODEL = model_config("modern", "tiny", vocab=64)
+SMALLER = model_config("modern", "tiny", vocab=32)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,28 @@ def test_reset_is_the_optimizers_own_beginning(trained):
     op = Op("heads", 4, "new")
     found = grown(MODEL, params, tx, opt, op, jax.random.key(1), "reset")
     chex.assert_trees_all_equal(found.opt_state, tx.init(found.params))
+
+
+def test_a_copy_of_the_weights_begins_anew_and_is_named(trained):
+    params, *_ = trained
+    tx = contrib.schedule_free_adamw(0.1)
+    state = jax.jit(tx.init)(params)
+    moved = jax.tree.map(lambda x: x + 0.1, state.z)
+    op = Op("width", 64)
+    found = grown(MODEL, params, tx, state._replace(z=moved), op, jax.random.key(1))
+    assert found.begun
+    assert all(name.startswith("z/") for name in found.begun)
+    new, kept = by_path(found.params), by_path(moved)
+    for path, z in by_path(found.opt_state.z).items():
+        anew = "/".join(("z", *path)) in found.begun
+        np.testing.assert_array_equal(z, new[path] if anew else kept[path])
+
+
+def test_parameters_of_another_model_are_named(trained):
+    params, tx, opt = trained
+    told = r"embed/table: shape \(64, 32\), the model's \(32, 32\)"
+    with pytest.raises(UserError, match=told):
+        grown(SMALLER, params, tx, opt, Op("depth", 3), jax.random.key(1))
 
 
 def test_what_can_not_be_done_is_one_clear_line(trained):

@@ -53,6 +53,7 @@ KINDS = {
     "gpt2": {},
     "grouped": {"heads": 4, "kv_heads": 2, "tied": True},
     "tables": {"memory_rows": 4, "activation": "swiglu"},
+    "routed": {"active_experts": 2},
 }
 OPS = {
     "identity": Op("depth", 4, "identity"),
@@ -79,6 +80,7 @@ CASES = {
     "gpt2": ("identity", "split heads", "split units", "twice"),
     "grouped": ("split heads", "thrice", "other chain"),
     "tables": ("split units", "rows", "chain"),
+    "routed": ("experts",),
 }
 PAIRS = [(kind, name) for kind, names in CASES.items() for name in names]
 MOMENTS = [

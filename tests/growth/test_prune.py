@@ -108,10 +108,12 @@ def test_events_that_take_nothing_away_are_left_out():
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"field": "width"}, "field"),
+        ({"field": "width"}, "field: 'width'"),
         ({"final": 8}, "final: 8: need 1 to 7 of the 8"),
         ({"events": 0}, "events"),
         ({"end": 0.5}, "need room"),
+        ({"end": 1.0}, "need 0 < start <= end < 1"),
+        ({"start": 0.0}, "need 0 < start <= end < 1"),
         ({"kind": "cubics"}, "did you mean 'cubic'"),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 from uets_jax.build import build, initial_state
 from uets_jax.config import ExperimentConfig
 from uets_jax.errors import UserError
+from uets_jax.growth.copies import weight_copies
 from uets_jax.growth.operators import (
     Moments,
     move_params,
@@ -117,19 +118,23 @@ def _apply(
     params = move_params(moves, state.params, fresh, noise)
     moved = {}
     begun: list[str] = []
-    templates = {"opt": program.tx.init(params)}
+    inits = {"opt": program.tx.init}
     kept = {"opt": state.opt}
     for slot in state.parts:
         if slot != "rewarm":
-            templates[slot] = getattr(program, slot).init(params)
+            inits[slot] = getattr(program, slot).init
             kept[slot] = state.parts[slot]
     shapes = shapes_of(moves, state.params, params)
     depths = (before, after.model.depth)
+    templates = {name: init(params) for name, init in inits.items()}
     for name, fresh_state in templates.items():
         if name == "opt" and moments == "reset":
             moved[name] = fresh_state
             continue
-        found = move_state(moves, depths, kept[name], fresh_state, shapes, moments)
+        copies = weight_copies(inits[name], params)
+        found = move_state(
+            moves, depths, kept[name], fresh_state, shapes, moments, copies
+        )
         moved[name] = found.state
         begun += [f"{name}/{leaf}" for leaf in found.begun]
     if "guard" in moved and not is_exact(op, config.model):

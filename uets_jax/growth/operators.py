@@ -167,6 +167,7 @@ def move_state(
     fresh: Any,
     shapes: Mapping[Path, tuple[tuple[int, ...], tuple[int, ...]]],
     moments: Moments = "carry",
+    copies: frozenset[Path] = frozenset(),
 ) -> Moved:
     """An optimizer's or a component's state in the new shapes.
 
@@ -174,7 +175,8 @@ def move_state(
     parameter does. One that has but its layers, or no parameter's path and as many
     rows as there are layers, moves along the layers. One that keeps its shape is
     carried. What belongs to a parameter that was not there before is as initialised.
-    Whatever is left begins anew, and is named.
+    Whatever is left begins anew, and is named; so does a copy of a parameter that
+    changes (its entries are weights, which move otherwise than moments do).
 
     Args:
       moves: of the parameters, by path.
@@ -184,6 +186,7 @@ def move_state(
       shapes: old and new shape of every parameter, by its new path.
       moments: "carry" fills second moments that come from nowhere with their leaf's
         mean, "template" leaves them as initialised.
+      copies: paths of leaves that hold parameters, of `growth.copies.weight_copies`.
     """
     have, begun = by_path(old), []
     layers = _layer_move(moves)
@@ -193,6 +196,10 @@ def move_state(
         end = next((where[i:] for i in range(len(where)) if where[i:] in moves), ())
         prefix, move = where[: len(where) - len(end)], moves.get(end)
         if move is not None and move.old is None:
+            return new
+        changed = move is not None and (move.axes or move.insert is not None)
+        if where in copies and changed:
+            begun.append("/".join(where))
             return new
         if move is not None:
             was = have.get((*prefix, *(move.old or ())))

@@ -115,10 +115,13 @@ def gradual(
       UserError: for numbers out of order, or an unknown kind.
     """
     if field not in ("heads", "hidden", "depth"):
-        raise UserError(f"field: {nearest(field, ('heads', 'hidden', 'depth'))}")
+        known = ("heads", "hidden", "depth")
+        raise UserError(f"field: {field!r}: {nearest(field, known)}")
     if not 0 < final < units:
         raise UserError(f"final: {final}: need 1 to {units - 1} of the {units}")
-    if events < 1 or (events > 1 and start >= end):
+    if not 0 < start <= end < 1:
+        raise UserError(f"start, end: {start}, {end}: need 0 < start <= end < 1")
+    if events < 1 or (events > 1 and start == end):
         raise UserError(f"events: {events} between {start} and {end}: need room")
     share = schedule(kind, start, end, 1 - final / units)
     parts, left = [], units

@@ -35,7 +35,10 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this package runs from, `-dirty` if changed."""
+    """The commit of the checkout that this package runs from, `-dirty` if changed.
+
+    Changes in `results/` don't count: a command may write several records.
+    """
     here = Path(__file__).resolve().parent
     try:
         run = lambda *args: subprocess.run(
@@ -47,7 +50,8 @@ def commit() -> str | None:
         ).stdout.strip()
         if Path(run("rev-parse", "--show-toplevel")).resolve() != here.parent.parent:
             return None
-        changed = run("status", "--porcelain", "--untracked-files=no")
+        where = ("--", ":/", ":(top,exclude)results")
+        changed = run("status", "--porcelain", "--untracked-files=no", *where)
         return run("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
