@@ -110,7 +110,7 @@ LATER_STEPS = {
     "static": (1.0,),
     "static 1": (0.7, 1.5, 2.5),
     "static 2": (0.9, 1.5),
-    "grow_fixed": (1.0, 1.5, 2.0),
+    "grow_fixed": (1.0, 1.5, 2.0, 2.4),
 }
 LATER = tuple(LATER_STEPS)  # arms at more tokens per parameter
 
@@ -148,7 +148,7 @@ def configure(
     steps = max(20, round(options.scale * tokens / (BATCH * arms.LENGTH)))
     growth = dict(arm.growth)
     if arm.times:
-        share = random.Random(f"time {seed} {steps}").uniform(0.1, 0.75)
+        share = random.Random(f"time {seed}").uniform(0.1, 0.93)
         growth["plan"] = f"depth=4:{share:.3f}"
     if growth:
         growth.setdefault("rewarm", max(1, round(0.02 * steps)))
@@ -397,7 +397,8 @@ def fixed_trials() -> list[Arm]:
     found = [FIXED.with_growth(plan=plan) for plan in PLANS]
     found += [FIXED.with_growth(depth=how) for how in ("stack", "random")]
     found += _rates(FIXED, (0.01, 0.04))
-    return found + _rates(FIXED.with_growth(plan=PLANS[3]), (0.01, 0.005))
+    found += _rates(FIXED.with_growth(plan=PLANS[3]), (0.01, 0.005))
+    return found + _rates(FIXED.with_growth(plan="depth=4:0.93"), (0.01,))
 
 
 def later_trials(best: Arm) -> list[Arm]:
