@@ -8,6 +8,8 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 CACHE = pathlib.Path(tempfile.gettempdir(), f"uets_jax_tests_{os.getuid()}")
 os.environ.setdefault("UETS_CACHE", str(CACHE))
+# each program runs but a few times, so most of a test is its compilation
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import hypothesis
 import jax
