@@ -88,7 +88,9 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
             old = earlier[name]
             stay = [r for r in old["rows"] if r["tokens_per_param"] not in per_param]
             rows = stay + rows
-            kept = {key: old[key] for key in ("command", "commit", "date")}
+            kept = old["config"].get("kept")  # of a record that was itself added to
+            if kept is None:
+                kept = {key: old[key] for key in ("command", "commit", "date")}
             kept["tokens_per_param"] = sorted({r["tokens_per_param"] for r in stay})
             said = config | {"kept": kept}
         print(write_record(f"growth.{name}", rows, line, said, note, out=given.out))

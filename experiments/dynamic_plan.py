@@ -92,6 +92,7 @@ PLANS = (
     "depth=4:0.85",
     "depth=2:0.4,depth=4:0.75",
 )
+ALIKE = 1.2  # of the least FLOPs among the trials of an arm
 AIM = 0.65  # of the static run's FLOPs, at which growth is tuned
 SLOPES = (0.25, 0.4)
 STEPS = {  # of a static run of the table: budgets of the final runs
@@ -109,7 +110,7 @@ LATER_STEPS = {
     "static": (1.0,),
     "static 1": (0.7, 1.5, 2.5),
     "static 2": (0.9, 1.5),
-    "grow_fixed": (1.0, 1.5, 2.0),
+    "grow_fixed": (1.0, 1.5, 2.0, 2.4),
 }
 LATER = tuple(LATER_STEPS)  # arms at more tokens per parameter
 
@@ -147,7 +148,7 @@ def configure(
     steps = max(20, round(options.scale * tokens / (BATCH * arms.LENGTH)))
     growth = dict(arm.growth)
     if arm.times:
-        share = random.Random(f"time {seed} {steps}").uniform(0.1, 0.75)
+        share = random.Random(f"time {seed}").uniform(0.1, 0.93)
         growth["plan"] = f"depth=4:{share:.3f}"
     if growth:
         growth.setdefault("rewarm", max(1, round(0.02 * steps)))
@@ -267,13 +268,20 @@ class DynamicPlan:
         results: Results,
         jobs: list[Job],
     ) -> list[Arm]:
-        """The arm of least loss on valid-A, once all are there."""
+        """The arm of least loss on valid-A, once all are there.
+
+        Of those that spent much more than the least one, only if all did: a trigger
+        that grows early has more FLOPs than its trial was meant to have.
+        """
         made = [self.trial(arm, per_param) for arm in trials]
         jobs += made
         if any(job.name not in results for job in made):
             return []
-        bits = [results[job.name]["bits_per_byte"] or 99.0 for job in made]
-        return [trials[bits.index(min(bits))]]
+        found = [results[job.name] for job in made]
+        bits = [record["bits_per_byte"] or 99.0 for record in found]
+        spent = [sum(record.get("flops", {}).values()) for record in found]
+        fair = [i for i, s in enumerate(spent) if s <= ALIKE * min(spent)]
+        return [trials[min(fair, key=lambda i: bits[i])]]
 
     def trial(self, arm: Arm, per_param: int) -> Job:
         """A run of seed 0, read on valid-A; growth has `AIM` of the static FLOPs."""
@@ -389,7 +397,8 @@ def fixed_trials() -> list[Arm]:
     found = [FIXED.with_growth(plan=plan) for plan in PLANS]
     found += [FIXED.with_growth(depth=how) for how in ("stack", "random")]
     found += _rates(FIXED, (0.01, 0.04))
-    return found + _rates(FIXED.with_growth(plan=PLANS[3]), (0.01, 0.005))
+    found += _rates(FIXED.with_growth(plan=PLANS[3]), (0.01, 0.005))
+    return found + _rates(FIXED.with_growth(plan="depth=4:0.93"), (0.01,))
 
 
 def later_trials(best: Arm) -> list[Arm]:
