@@ -44,6 +44,7 @@ def chooses(bare):
     return Side(aql_overhead.with_choice(bare, few))
 
 
+@pytest.mark.slow
 def test_the_figures_of_an_arm_fit_together(empty, chooses, options):
     found = row([empty, chooses], options)
     whole, bare = found["step_flops"], found["bare_step_flops"]
@@ -58,6 +59,7 @@ def test_the_figures_of_an_arm_fit_together(empty, chooses, options):
     assert 0 < found["bare_windows_seconds"] < 1
 
 
+@pytest.mark.slow
 def test_mc_dropout_pays_ten_passes_for_each_candidate(bare):
     def scoring(method):
         select = SelectConfig(method=method, candidates=4)
@@ -69,6 +71,7 @@ def test_mc_dropout_pays_ten_passes_for_each_candidate(bare):
     assert scoring("mc_dropout") == 10 * scoring("loss") > 0
 
 
+@pytest.mark.slow
 def test_aql_is_charged_what_its_branches_were_taken(empty, chooses):
     side = chooses
     assert side.made.count.branches

@@ -101,6 +101,7 @@ def small(monkeypatch, tiny, folders):
     return runs
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_score(small, folders, tmp_path, capsys):
     stores, data = folders
     words = ["--steps", "6", "--fit", "3", "--windows", "6", "--rows", "4"]
@@ -126,6 +127,7 @@ def test_the_table_has_a_row_for_each_score(small, folders, tmp_path, capsys):
     assert rows["laplace", "mean embedding", "leverage"]["flops_per_token"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_there_is_not_run_again(small, tmp_path):
     config = small(options(steps=2))["dropout"]
     first = TRAINED(config, tmp_path, "dropout")

@@ -30,6 +30,7 @@ def in_process(bench, out, flags=(), devices=1):
     assert main(["train", *map(str, words), f"--train.mesh.data={devices}"]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_devices_and_a_wrong_hash_is_noticed(
     bench, monkeypatch
 ):

@@ -46,6 +46,7 @@ def sketch(tmp_path, monkeypatch):
     return Bench(tmp_path, tmp_path, steps=20, every=10)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_loses_no_checkpoint(bench):
     method = "tmpfs" if can_mount(bench.folder / "mount") else "rlimit"
     size = METHODS[method][1](bench, 5)[2]

@@ -26,6 +26,7 @@ def bench(tmp_path):
     return Bench(tmp_path, Path(os.environ["UETS_CACHE"], "faults"), patience=60.0)
 
 
+@pytest.mark.slow
 def test_a_kill_in_a_save_leaves_the_checkpoints_before(bench, monkeypatch):
     size, *others = fault_saves.SAVING
     assert size == "--model.size=nano"  # which takes seconds to compile

@@ -25,6 +25,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(bench):
     assert 0 <= row["steps_lost"] <= 40
 
 
+@pytest.mark.slow
 def test_a_stopped_run_saves_at_once_and_goes_on(bench):
     row = sigterm(bench, 1)
     assert row["failures"] == 0
