@@ -358,7 +358,7 @@ class DynamicPlan:
         share: float,
     ) -> Job:
         words = [*map(str, dict(arm.growth).values()), f"{arm.rate:g}", f"x{share:.3g}"]
-        words += [f"from{arm.depth}"] if arm.growth and arm.depth > 1 else []
+        words += ["from2"] if arm.growth and arm.depth == 2 else []
         parts = [arm.name, *words, f"s{config.train.seed}"]
         name = "_".join(parts).translate(str.maketrans(" :,=/", "-_-_-"))
         labels: Mapping[str, Any] = {
