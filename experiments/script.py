@@ -1,6 +1,7 @@
 """What the command lines of the experiments share."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -13,8 +14,12 @@ SEEDS = 3
 
 
 def command(name: str, words: Sequence[str]) -> str:
-    """The words that a shell takes to run a script of this folder again."""
-    return " ".join([f"python -m experiments.{name}", *map(shlex.quote, words)])
+    """The words that a shell takes to run a script of this folder again.
+
+    Absolute paths become relative to the working directory: records name no machine's.
+    """
+    plain = [os.path.relpath(w) if os.path.isabs(w) else w for w in words]
+    return " ".join([f"python -m experiments.{name}", *map(shlex.quote, plain)])
 
 
 def ended(name: str, run: Callable[[], int]) -> int:

@@ -185,13 +185,13 @@ def removal(inspect: Inspect, params: Params, batch: Batch) -> Float[Array, " la
     """
     gates = open_gates(inspect, params, batch)
     layers = gates.heads.shape[0]
-    kept = 1.0 - jnp.eye(layers + 1, layers)  # the last row skips none
+    whole, _, _ = inspect(params, batch, gates)
 
-    def loss(keep):
+    def rise(keep):
+        """Of token losses, not of their means, which would differ by rounding."""
         losses, _, _ = inspect(
             params, batch, Gates(*(g * keep[:, None, None] for g in gates))
         )
-        return _mean(losses, batch)
+        return _mean(losses - whole, batch)
 
-    losses = jax.lax.map(loss, kept)
-    return losses[:-1] - losses[-1]
+    return jax.lax.map(rise, 1.0 - jnp.eye(layers))
