@@ -24,6 +24,7 @@ from uets_jax.errors import UserError
 from uets_jax.measure.flops import forward_flops
 from uets_jax.report.files import replace_text
 from uets_jax.selection.scores import row_mean
+from uets_jax.step import evaluated
 
 WIDTH = 32
 BUDGET = 0.0625  # of U, by the steps of the full width
@@ -47,7 +48,8 @@ def reference(stores: Path, runs: Path) -> dict[str, Any]:
         record = run_job(job, runs)
         if not kept:
             raise UserError(f"reference: {record['why']}; see {runs}/reference.log")
-        np.save(path, _losses(kept[0].config, kept[0].state.params, stores))
+        params = evaluated(build(kept[0].config), kept[0].state)
+        np.save(path, _losses(kept[0].config, params, stores))
         cost = {
             "training_flops": training_flops(record),
             "flops_per_token": forward_flops(kept[0].config.model, arms.LENGTH),

@@ -26,6 +26,7 @@ from uets_jax.measure.target import (
     loss_at,
     ratio,
 )
+from uets_jax.step import evaluated
 from uets_jax.train.loop import Result
 
 TASKS = {"blimp": 20, "lambada_dev": 300}  # items of each group, of 67 paradigms and 1
@@ -38,13 +39,14 @@ def measure_with(data: Path) -> Measure:
 
     def measure(result: Result) -> Mapping[str, Any]:
         tokenizer = prepare(result.config.data).tokenizer
+        program = build(result.config)
         found: dict[str, Any] = dict.fromkeys(METRICS)
         for name, limit in TASKS.items():
             path = data / "evals" / f"{name}.jsonl.xz"
             if path.exists():
                 found |= evaluate_task(
-                    build(result.config),
-                    result.state.params,
+                    program,
+                    evaluated(program, result.state),
                     tokenizer,
                     read_task(path),
                     window_length(result.config),

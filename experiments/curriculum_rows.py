@@ -21,6 +21,7 @@ from uets_jax.build import build
 from uets_jax.data.store import open_store
 from uets_jax.errors import UserError
 from uets_jax.measure.difference import difference
+from uets_jax.step import evaluated
 from uets_jax.train.loop import Result
 from uets_jax.train.mesh import make_mesh
 from uets_jax.train.session import Session
@@ -54,7 +55,8 @@ def measure(folder: Path, stores: Path, result: Result) -> dict[str, Any]:
     directory = tracks.store(stores, TRACK, "b").partition(":")[2]
     mesh = make_mesh(config.train.mesh)
     session = Session(config, open_store(directory), build(config), mesh)
-    found = validation(session, result.state.params, "valid", 0)
+    params = evaluated(session.program, result.state)
+    found = validation(session, params, "valid", 0)
     lines = metrics(folder)
     curve = curve_of(lines)._asdict()
     return {"bits_per_byte": found["bits_per_byte"], "curve": curve, **made(lines)}

@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -54,3 +55,18 @@ def test_hypers_come_from_the_config(tiny):
     found = hypers(tiny)
     expected = (tiny.optim.learning_rate, tiny.optim.weight_decay, 5, 8)
     assert tuple(float(x) for x in found) == pytest.approx(expected)
+
+
+def test_a_learned_rule_without_weights_is_muon(tiny):
+    """And with a gate it reads the decay and the rate of the run."""
+    make = lambda **optim: build(replace_from_dict(tiny, {"optim": optim}))
+    muon, off = make(name="muon"), make(name="learned", weights="")
+    on = make(name="learned", gate_every=2)
+    params = jax.jit(muon.init)(jax.random.key(0))
+    grads = jax.tree.map(jnp.ones_like, params)
+    rate = {"learning_rate": jnp.float32(0.1), "weight_decay": jnp.float32(0.1)}
+    update = lambda tx: jax.jit(tx.update)(grads, tx.init(params), params, **rate)
+    ours, expected, gated = (update(p.tx)[0] for p in (off, muon, on))
+    chex.assert_trees_all_close(ours, expected, rtol=1e-6, atol=1e-8)
+    apart = optax.tree.norm(jax.tree.map(jnp.subtract, gated, expected))
+    assert 0 < float(apart) < 0.1 * float(optax.tree.norm(expected))

@@ -125,7 +125,7 @@ def test_an_integer_serves_as_a_float():
         ({"model": {"norm": "rsm"}}, "model.norm: 'rsm': did you mean 'rms'"),
         (
             {"optim": {"name": "zzz"}},
-            "optim.name: 'zzz': choose from adamw, lion, muon",
+            "optim.name: 'zzz': choose from adamw, learned, lion, muon",
         ),
         ({"data": "builtin"}, "data: expected an object, got 'builtin'"),
         ([], "config: expected an object"),

@@ -12,16 +12,26 @@ from uets_jax.aql.make import Chosen, chosen, selection
 from uets_jax.config import ExperimentConfig, ModelConfig, OptimConfig
 from uets_jax.curriculum.length import cut
 from uets_jax.errors import UserError, nearest
-from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
+from uets_jax.measure.scopes import branch
+from uets_jax.models.axes import (
+    hidden_matrix,
+    is_matrix,
+    layer_axis,
+    map_axes,
+    role,
+)
 from uets_jax.models.transformer import make_model
 from uets_jax.optim.guard import guard
+from uets_jax.optim.learned import learned_rule
 from uets_jax.optim.rewarm import rewarm
 from uets_jax.optim.rules import rule
+from uets_jax.optim.schedule_free import averaged
 from uets_jax.optim.schedules import schedule
 from uets_jax.step import SLOTS, Program, init_state
 from uets_jax.types import Hypers, TrainState
 
-OVERRIDES = ("init", "forward", "logits", "inspect", "tx", "schedule", *SLOTS)
+FUNCTIONS = ("init", "forward", "logits", "inspect", "tx", "schedule", "averaged")
+OVERRIDES = (*FUNCTIONS, *SLOTS)
 
 
 def build(
@@ -80,20 +90,29 @@ def _build(
         "forward": parts.forward,
         "logits": parts.logits,
         "inspect": parts.inspect,
-        "tx": rule(
-            optim,
-            matrices=lambda params: map_axes(hidden_matrix, params),
-            decayed=lambda params: map_axes(is_matrix, params),
-        ),
+        "tx": _rule(optim),
         "schedule": schedule(optim.schedule, optim.decay, optim.floor),
         "select": how and selection(how, model, parts),
         "rewarm": warm and rewarm(warm),
         "guard": None if guarded is None else guard(guarded),
     }
-    fields |= dict(overrides)
+    own = dict(overrides)
+    if optim.name == "schedule_free" and "tx" not in own:
+        fields["averaged"] = averaged(optim.b1)
+    fields |= own
     fields["tx"] = optax.with_extra_args_support(fields["tx"])
     noisy = getattr(model, "dropout", 0) > 0
     return Program(**fields, microbatches=microbatches, noisy=noisy)
+
+
+def _rule(optim: OptimConfig) -> optax.GradientTransformationExtraArgs:
+    """The update rule, told what the axes of this house's models mean."""
+    of = lambda fn: functools.partial(map_axes, fn)
+    known = {"matrices": of(hidden_matrix), "decayed": of(is_matrix)}
+    if optim.name != "learned":
+        return rule(optim, **known, branch=branch)
+    known |= {"layer_axis": of(layer_axis), "roles": of(role)}
+    return learned_rule(optim, **known, branch=branch)
 
 
 def hypers(config: ExperimentConfig) -> Hypers:

@@ -101,10 +101,32 @@ class ModelConfig:
 class OptimConfig:
     """The update rule. Rate, decay, warm-up and horizon are traced (`Hypers`)."""
 
-    name: Literal["adamw", "lion", "muon"] = "muon"
+    name: Literal[
+        "adamw",
+        "lion",
+        "muon",
+        "normuon",
+        "soap",
+        "sgd",
+        "rmsprop",
+        "schedule_free",
+        "learned",
+    ] = "muon"
+    """adamw: Adam with decoupled decay.
+    lion: the sign of a mix of momentum and gradient.
+    muon: orthogonalised momentum for the matrices in blocks, Adam for the rest.
+    normuon: Muon, each neuron's update normalised by its running mean square.
+    soap: Adam in the eigenbasis of Shampoo's factors.
+    sgd: momentum, the sum of `momentum`^k times the gradient k steps ago.
+    rmsprop: Adam without momentum.
+    schedule_free: AdamW at a point between iterate and average; the average is
+    evaluated; takes the schedule `constant`.
+    learned: a gate that mixes Muon, Adam, Lion and momentum, layer by layer."""
     learning_rate: float = 0.02
     weight_decay: float = 0.1
     """Decoupled, multiplied by the learning rate; on matrices only."""
+    cautious: bool = False
+    """Decay only where update and parameter agree in sign."""
     warmup: int = 20
     """Steps of linear warm-up."""
     schedule: Literal["wsd", "cosine", "linear", "constant"] = "wsd"
@@ -118,9 +140,19 @@ class OptimConfig:
     b2: float = 0.95
     eps: float = 1e-8
     momentum: float = 0.95
-    """Of Muon."""
+    """Of Muon, NorMuon and SGD."""
     adam_ratio: float = 2.0
-    """With Muon: Adam's rate for embeddings, head and norms, as a multiple."""
+    """With Muon, NorMuon and learned: Adam's rate for embeddings, head and norms, as a
+    multiple."""
+    soap_every: int = 10
+    """With SOAP: steps between two refreshes of the eigenbases."""
+    soap_max_dim: int = 2048
+    """With SOAP: a side longer than this has no basis of its own; 0: that is Adam."""
+    weights: str = "default"
+    """With learned: default (shipped) or an .npz file of `optim.stored.save_theta`;
+    empty: no gate, the same as muon."""
+    gate_every: int = 1
+    """With learned: steps between two decisions of the gate."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Key
 from uets_jax.component import Component, Selection
 from uets_jax.measure.scopes import category
 from uets_jax.microbatch import value_and_grad
+from uets_jax.optim.gated import gate_metrics
 from uets_jax.types import IGNORED, Batch, Hypers, Metrics, Moment, Params, TrainState
 
 
@@ -25,10 +26,13 @@ class Program:
     logits:   (params, tokens [B, L]) -> [B, L, V]
     inspect:  (params, batch, gates=None) -> (token_losses, Stats, Taps); of the model,
               whatever `forward` is
-    tx:       the update rule; it is given `value`, `learning_rate`, `weight_decay`
+    tx:       the update rule; it is given `value`, `learning_rate`, `weight_decay`,
+              `steps`
     schedule: (hypers, step) -> learning rate
     noisy:    the training forward is given a key (dropout).
     cut:      [B, L] -> [n B, L / n]: the same tokens in shorter rows.
+    averaged: (params, opt) -> params: what is evaluated, where that is not what is
+              trained on; see `evaluated`.
 
     An empty slot is left out of the compiled step.
 
@@ -49,6 +53,7 @@ class Program:
     microbatches: int = 1
     noisy: bool = False
     cut: Callable[[Batch], Batch] | None = None
+    averaged: Callable[[Params, Any], Params] | None = None
 
 
 SLOTS = ("select", "rewarm", "guard")
@@ -61,10 +66,11 @@ def train_step(
 
     choose -> gradient -> update -> observe -> guard. Metrics are a flat dict of
     scalars: `loss` (nats per token), `grad_norm` (before clipping), `learning_rate`,
-    `targets` (tokens that carried loss) and those of the selection; with experts
+    `targets` (tokens that carried loss), those of the selection and of
+    a learned rule (`optim.gated.gate_metrics`); with experts
     `router_load_max`, `router_dropped` and `router_penalty`; with a guard
     `update_norm` and `skipped`, 1 where only the step number and the guard's own state
-    have changed.
+    have changed; `taken/NAME`, 1 where the update rule took a counted branch.
     """
     batch, weights, parts, seen = pool, None, dict(state.parts), {}
     if program.select is not None:
@@ -83,6 +89,7 @@ def train_step(
             value=loss,
             learning_rate=rate,
             weight_decay=state.hypers.weight_decay,
+            steps=state.hypers.steps,
         )
         if program.rewarm is not None:
             updates, parts["rewarm"] = program.rewarm.apply(
@@ -97,6 +104,8 @@ def train_step(
         "targets": (batch.targets != IGNORED).sum(),
         **routed,
         **seen,
+        **gate_metrics(opt),
+        **taken(opt),
     }
     if program.select is not None:
         with category("statistics"):
@@ -109,6 +118,22 @@ def train_step(
         return new, metrics
     with category("optimizer"):
         return admit(program.guard, state, new, updates, metrics)
+
+
+def taken(opt: Any) -> Metrics:
+    """`taken/NAME` of the counted branches of an update rule: of a state's field
+    `taken`, a dict of int32 scalars.
+    """
+    has = lambda x: isinstance(getattr(x, "taken", None), dict)
+    states = [x for x in jax.tree.leaves(opt, is_leaf=has) if has(x)]
+    return {f"taken/{k}": v for state in states for k, v in state.taken.items()}
+
+
+def evaluated(program: Program, state: TrainState) -> Params:
+    """The parameters that evaluation, generation and the final model use."""
+    if program.averaged is None:
+        return state.params
+    return jax.jit(program.averaged)(state.params, state.opt)
 
 
 def _moment(state: TrainState, assets: Any, part: int) -> Moment:

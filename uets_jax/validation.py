@@ -34,6 +34,9 @@ LEAST: dict[str, int] = {
     "optim.clip": 0,
     "optim.eps": 0,
     "optim.adam_ratio": 0,
+    "optim.gate_every": 1,
+    "optim.soap_every": 1,
+    "optim.soap_max_dim": 0,
     "select.candidates": 1,
     "select.run": 1,
     "select.buffer": 1,
@@ -146,6 +149,8 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"data.length: {length} is longer than model.context = {m.context}"
     if m.mask_documents and m.attention == "cudnn":
         yield "model.attention: mask_documents needs 'xla' or 'auto'"
+    if config.optim.name == "schedule_free" and not config.optim.b1:
+        yield "optim.b1: must be above 0 with schedule_free"
     yield from _choices(config)
     if t.batch % t.microbatches:
         yield (

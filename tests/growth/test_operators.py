@@ -14,6 +14,7 @@ from uets_jax.config import OptimConfig
 from uets_jax.growth import operators
 from uets_jax.growth.operators import (
     Moved,
+    came_from,
     carried,
     move_params,
     move_state,
@@ -25,12 +26,17 @@ from uets_jax.models.axes import (
     axes_of,
     hidden_matrix,
     is_matrix,
+    layer_axis,
     map_axes,
     names,
+    role,
 )
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
+from uets_jax.optim.gate import GateSettings, init_theta
+from uets_jax.optim.gated import scale_by_gated_rules
 from uets_jax.optim.rules import rule
+from uets_jax.optim.schedule_free import averaged
 from uets_jax.types import Batch
 
 # compiled in a hurry: each of these programs runs but a few times
@@ -311,12 +317,26 @@ def of_rule(name):
     return rule(OptimConfig(name=name), of(hidden_matrix), of(is_matrix))
 
 
+def gated(**changes):
+    """A gated rule with a first theta."""
+    s, of = GateSettings(**changes), lambda fn: functools.partial(map_axes, fn)
+    about = {"matrices": of(hidden_matrix), "decayed": of(is_matrix)}
+    about |= {"layer_axis": of(layer_axis), "roles": of(role)}
+    theta = init_theta(jax.random.key(0), s)
+    return scale_by_gated_rules(theta, **about, settings=s)
+
+
 OPTIMIZERS = {
+    "gated": gated,
+    "gated in steps": lambda: gated(every=4),
     "adamw": lambda: optax.adamw(1e-2),
     "lion": lambda: optax.lion(1e-2),
     "amsgrad": lambda: optax.amsgrad(1e-2),
     "own adamw": lambda: of_rule("adamw"),
     "own muon": lambda: of_rule("muon"),
+    "own normuon": lambda: of_rule("normuon"),
+    "own sgd": lambda: of_rule("sgd"),
+    "own rmsprop": lambda: of_rule("rmsprop"),
     "partition": lambda: optax.partition(
         {"in": optax.adam(1e-2), "out": optax.sgd(1e-2, momentum=0.9)}, by_room
     ),
@@ -364,10 +384,130 @@ def test_every_optimizer_goes_on_as_it_was(name):
             continue
         grew += 1
         np.testing.assert_array_equal(new[:2], was)
-        squares = {"nu", "nu_max"} & set(path)
+        squares = {"nu", "nu_max", "second"} & set(path)
         fill = np.mean(was) if squares else 0.0
         np.testing.assert_allclose(new[2:], np.full_like(new[2:], fill), rtol=1e-6)
     assert grew >= 8
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_nothing_of_a_gated_rule_begins_anew(name):
+    _, found, template = moved_by(gated(every=4), name)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.state, template)
+    assert not found.begun
+
+
+def test_a_layer_of_a_gate_is_fresh_or_a_copy():
+    for name, fresh in (("identity", True), ("stack", False)):
+        old, found, _ = moved_by(gated(every=4), name)
+        had, new = by_path(old), by_path(found.state)
+        for field in ("hidden", "held", "first", "start"):
+            path = (field, "blocks", "mlp", "up", "w")
+            rest = np.zeros_like(had[path]) if fresh else had[path]
+            np.testing.assert_array_equal(new[path][:2], had[path])
+            np.testing.assert_array_equal(new[path][2:], rest)
+
+
+def test_experts_take_over_what_the_gate_knew_of_the_mlp():
+    old, found, _ = moved_by(gated(), "experts")
+    had, new = by_path(old), by_path(found.state)
+    for leaf in ("up", "down"):
+        where = ("hidden", "blocks", "experts", leaf, "w")
+        was = ("hidden", "blocks", "mlp", leaf, "w")
+        np.testing.assert_array_equal(new[where], had[was])
+
+
+@pytest.mark.parametrize("name", ["identity", "split units", "new heads", "twice"])
+def test_an_average_moves_as_the_parameters_do(name, monkeypatch):
+    """Iterate and average of schedule-free are moved parameters themselves."""
+    monkeypatch.setattr(operators, "NOISE", 0.0)
+    monkeypatch.setattr(operators, "LEAST_NOISE", 0.0)
+    model, op, read = architecture("modern"), OPS[name], averaged(0.9)
+    tx, params = of_rule("schedule_free"), jax.tree.map(jnp.float32, noisy(model, 0))
+    old = filled(jax.eval_shape(tx.init, shapes_of(model)))
+    _, new = grown(model, [op], params)
+    found = moved_state(model, op, old, tx, params, new)
+    assert not found.begun
+    _, expected = grown(model, [op], read(params, old))
+    seen = 0
+    for path, x in by_path(read(new, found.state)).items():
+        from_old = came_from(moves(model, op)[path], x.shape)
+        known = np.where(from_old, by_path(expected)[path], by_path(new)[path])
+        np.testing.assert_allclose(x, known, rtol=1e-5, atol=1e-6)
+        seen += int(not from_old.all())
+    assert bool(seen) == (name in ("identity", "new heads"))
+
+
+@pytest.mark.parametrize("name", ["split units", "new heads", "twice", "experts"])
+def test_mean_squares_of_neurons_follow_the_neurons(name):
+    """Whatever happens to the inputs, over which they are means."""
+    old, found, template = moved_by(of_rule("normuon"), name)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.state, template)
+    assert not found.begun
+    had, new = by_path(old), by_path(found.state)
+    ways, looked = moves(architecture("modern"), OPS[name]), 0
+    for path, leaf in new.items():
+        end = next((path[i:] for i in range(len(path)) if path[i:] in ways), ())
+        prefix = path[: len(path) - len(end)]
+        if "muon" not in prefix or prefix[-1] != "nu" or ways[end].old is None:
+            continue
+        was = had[(*prefix, *ways[end].old)]
+        kept = set(was.ravel())
+        filled_in = {x for x in leaf.ravel() if x not in kept}
+        assert len(filled_in) == (name == "new heads" and was.shape != leaf.shape)
+        looked += 1
+    assert looked >= 4
+
+
+def bases(model):
+    """Paths of SOAP's factors and bases of a model whose shapes are all apart."""
+    state = jax.eval_shape(of_rule("soap").init, shapes_of(model))
+    return {path: x.shape for path, x in by_shape(state).items() if "sides" in path}
+
+
+def by_shape(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {names(path): x for path, x in leaves}
+
+
+@pytest.mark.parametrize("name", ["identity", "stack", "new units", "twice"])
+def test_bases_that_do_not_fit_begin_anew_and_are_named(name):
+    old, found, template = moved_by(of_rule("soap"), name)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.state, template)
+    model = architecture("modern")
+    before, after = bases(model), bases(resized(model, OPS[name]))
+    changed = {p for p in after if before[p][1:] != after[p][1:]}
+    assert set(found.begun) == {"/".join(p) for p in changed}
+    assert bool(changed) == (name in ("new units", "twice"))
+    had, new = by_path(old), by_path(found.state)
+    for path in after.keys() - changed:
+        np.testing.assert_array_equal(new[path][:2], had[path])
+    for path in changed:
+        zero = np.zeros(after[path])
+        square = np.broadcast_to(np.eye(zero.shape[-1]), zero.shape)
+        is_basis = path[-1].endswith("basis")
+        np.testing.assert_array_equal(new[path], square if is_basis else zero)
+
+
+@pytest.mark.parametrize("name", ["identity", "new units"])
+def test_matrices_that_begin_anew_stand_still_for_one_step(name):
+    model, tx = architecture("modern"), of_rule("soap")
+    op, params = OPS[name], noisy(model, 0)
+    state, update = quick(tx.init)(params), quick(tx.update)
+    for seed in range(2):
+        _, state = update(noisy(model, seed), state, params)
+    after, new = grown(model, [op], params)
+    state = moved_state(model, op, state, tx, params, new).state
+    up, zero = [], jnp.zeros(())
+    for seed in range(2):
+        given = noisy(after, seed), state, new
+        step, state = quick(tx.update)(*given, weight_decay=zero)
+        chex.assert_tree_all_finite(step)
+        w = step["blocks"]["mlp"]["up"]["w"]
+        up.append(np.abs(w).max((1, 2)) > 0)
+    still = [False, False] if name == "new units" else [True, True, False, False]
+    assert up[0].tolist() == still
+    assert up[1].all()
 
 
 def test_a_template_leaves_second_moments_at_zero():

@@ -2,7 +2,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from uets_jax.models.axes import axes_of, hidden_matrix, is_matrix, map_axes, names
+from uets_jax.models.axes import (
+    axes_of,
+    hidden_matrix,
+    is_matrix,
+    layer_axis,
+    map_axes,
+    names,
+    role,
+)
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
 
@@ -71,3 +79,20 @@ def test_parameters_of_another_model_are_described_by_rank():
         "s": False,
     }
     assert map_axes(hidden_matrix, own)["dense"]["kernel"] is None
+
+
+def test_roles_and_layers_are_read_off_the_axes():
+    roles = {
+        ("vocab", "width"): "embedding",
+        ("position", "width"): "embedding",
+        ("bucket", "width"): "embedding",
+        ("width", "vocab"): "head",
+        ("layer", "width", "head", "dim"): "hidden",
+        ("layer", "expert", "width", "hidden"): "hidden",
+        ("layer", "width", "expert"): "vector",
+        ("layer", "width"): "vector",
+        ("width",): "vector",
+        (): "vector",
+    }
+    assert {axes: role(axes) for axes in roles} == roles
+    assert [layer_axis(a) for a in (("layer", "width"), ("width",), ())] == [0, -1, -1]

@@ -1,4 +1,5 @@
 import functools
+import typing
 
 import chex
 import jax
@@ -6,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax import contrib
 
 from uets_jax.config import OptimConfig
 from uets_jax.models.axes import hidden_matrix, is_matrix, map_axes
@@ -15,7 +17,9 @@ from uets_jax.optim.rules import decay_and_scale, rule, scale_by_matrix_size
 
 MATRICES = functools.partial(map_axes, hidden_matrix)
 DECAYED = functools.partial(map_axes, is_matrix)
-NAMES = ("adamw", "lion", "muon")
+ALL = typing.get_args(typing.get_type_hints(OptimConfig)["name"])
+NAMES = [name for name in ALL if name != "learned"]  # it has tests of its own
+W = jnp.asarray(np.random.default_rng(7).normal(size=(2, 4, 6)), jnp.float32)
 SETTINGS = {"learning_rate": 0.01, "weight_decay": 0.1, "clip": 0.0}
 
 
@@ -48,15 +52,101 @@ def run(tx, params, steps=3):
     return params
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion"])
-def test_adamw_and_lion_equal_optax(name, params):
-    build = {
-        "adamw": functools.partial(optax.adamw, b2=0.95),
-        "lion": functools.partial(optax.lion, b2=0.95),
-    }[name]
-    theirs = build(0.01, b1=0.9, weight_decay=0.1, mask=DECAYED)
-    expected = run(theirs, params)
-    chex.assert_trees_all_close(run(make(name), params), expected, rtol=2e-5, atol=1e-6)
+def decayed_by_optax(direction):
+    """A rule of optax's parts."""
+    decay = optax.add_decayed_weights(0.1, DECAYED)
+    return optax.chain(direction, decay, optax.scale_by_learning_rate(0.01))
+
+
+THEIRS = {
+    "adamw": lambda: optax.adamw(0.01, 0.9, 0.95, weight_decay=0.1, mask=DECAYED),
+    "lion": lambda: optax.lion(0.01, 0.9, 0.95, weight_decay=0.1, mask=DECAYED),
+    "sgd": lambda: decayed_by_optax(optax.sgd(-1.0, momentum=0.95)),
+    "rmsprop": lambda: decayed_by_optax(
+        optax.rmsprop(-1.0, 0.95, 1e-8, eps_in_sqrt=False, bias_correction=True)
+    ),
+    "schedule_free": lambda: contrib.schedule_free(
+        decayed_by_optax(optax.scale_by_adam(b1=0.0, b2=0.95)), 0.01, b1=0.9
+    ),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_what_optax_has_equals_optax(name, params):
+    expected = run(THEIRS[name](), params, steps=5)
+    ours = run(make(name), params, steps=5)
+    chex.assert_trees_all_close(ours, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_cautious_decay_never_opposes_the_step():
+    p = {"embed": {"table": jnp.array([[2.0, -2.0, 2.0], [-2.0, 3.0, 1.0]])}}
+    u = {"embed": {"table": jnp.array([[1.0, -1.0, -1.0], [1.0, 0.0, 0.05]])}}
+    tx = decay_and_scale(0.5, 0.1, DECAYED, cautious=True)
+    found, _ = tx.update(u, tx.init(p), p)
+    decayed = jnp.array([[0.2, -0.2, 0.0], [0.0, 0.3, 0.1]])
+    expected = -0.5 * (u["embed"]["table"] + decayed)
+    np.testing.assert_allclose(found["embed"]["table"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "normuon", "schedule_free"])
+def test_cautious_is_a_setting_of_every_rule(name, params):
+    """It takes away decay where the parameter has the sign of the step's opposite."""
+    grads, found = random_like(params, 1), {}
+    for cautious in (False, True):
+        tx = make(name, cautious=cautious, weight_decay=0.1)
+        state = jax.jit(tx.update)(grads, tx.init(params), params)[1]
+        found[cautious], _ = jax.jit(tx.update)(grads, state, params)
+    leaf = lambda t: np.asarray(t["embed"]["table"])
+    p, plain, cautious = map(leaf, (params, found[False], found[True]))
+    change = cautious - plain
+    assert (change * p >= -1e-6).all()  # less decay, nowhere more
+    assert 0.2 < (np.abs(change) < 1e-6).mean() < 0.8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rate_and_decay_are_traced(name, params):
+    """One executable for all of them, and rate 0 is no step."""
+    chex.clear_trace_counter()
+    tx, grads = make(name), random_like(params, 1)
+    once = chex.assert_max_traces(lambda *g, **k: tx.update(*g, **k), n=1)
+    update, state = jax.jit(once), tx.init(params)
+    steps = []
+    for rate in (0.01, 0.02, 0.0):
+        hypers = {"learning_rate": jnp.float32(rate), "weight_decay": jnp.float32(rate)}
+        step, state = update(grads, state, params, **hypers)
+        steps.append(float(optax.tree.norm(step)))
+    assert steps[0] > 0
+    assert steps[1] > 0
+    assert (steps[2] == 0) == (name != "schedule_free")  # which averages still
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rules_run_under_vmap(name):
+    """As over the members of a population, each with a rate of its own."""
+    small = {"embed": {"table": jnp.ones((3, 2))}, "blocks": {"up": {"w": W}}}
+    grads = [random_like(small, seed) for seed in (1, 2)]
+    tx = make(name)
+
+    def after(rate):
+        state, params = tx.init(small), small
+        for g in grads:
+            step, state = tx.update(g, state, params, learning_rate=rate)
+            params = optax.apply_updates(params, step)
+        return params
+
+    rates = jnp.array([0.01, 0.1])
+    alone = [jax.jit(after)(rate) for rate in rates]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *alone)
+    chex.assert_trees_all_close(jax.jit(jax.vmap(after))(rates), stacked, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_injected_hyperparameters_change_nothing(name):
+    small = {"embed": {"table": jnp.ones((3, 2))}, "blocks": {"up": {"w": W}}}
+    injected = optax.inject_hyperparams(
+        lambda scale: optax.chain(make(name), optax.scale(scale))
+    )
+    chex.assert_trees_all_close(run(injected(1.0), small), run(make(name), small))
 
 
 def newton_schulz(g):

@@ -339,3 +339,17 @@ def test_a_real_process_stopped_by_sigterm_exits_75_and_resumes(
     assert "stopped by SIGTERM" in rest
     assert "Traceback" not in rest
     assert len(list((out / "checkpoints").iterdir())) == 1
+
+
+def test_a_learned_rule_reports_its_gate_and_is_charged_for_it(config, tmp_path):
+    """With a decision every third step; its metrics are rows of metrics.jsonl."""
+    optim = {"name": "learned", "gate_every": 3}
+    loop.train(replace_from_dict(config, {"optim": optim}), tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if "gate_muon" in row]
+    assert len(rows) == config.train.steps
+    assert [row["taken/gate"] for row in rows][:4] == [1, 0, 0, 1]
+    for row in rows:
+        rules = ("adam", "muon", "lion", "momentum")
+        assert sum(row[f"gate_{rule}"] for rule in rules) == pytest.approx(1, abs=1e-4)
+        assert row["gate_skipped"] == row["gate_reverted"] == 0

@@ -3,6 +3,7 @@
 Pure, so that growing is one compiled call with the shardings of the new shapes.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -30,6 +31,8 @@ SECOND = (
     "nu_hat",
     "preconditioner_sq",
 )
+# Last name of a field of differences of parameters, which move as parameters do.
+DIFFERENCES = ("ahead",)
 NOISE = 0.3  # of split copies, in standard deviations of the leaf
 LEAST_NOISE = 0.01  # where the leaf is zero
 
@@ -172,8 +175,10 @@ def move_state(
     """An optimizer's or a component's state in the new shapes.
 
     A leaf whose path ends in that of a parameter and that has its shape moves as the
-    parameter does. One that has but its layers, or no parameter's path and as many
-    rows as there are layers, moves along the layers. One that keeps its shape is
+    parameter does. One that has sizes 1 in the place of some of its axes, or axes of
+    its own behind them, moves along the axes that are the parameter's, without the
+    factors of a gradient. One that has but its layers, or no parameter's path and as
+    many rows as there are layers, moves along the layers. One that keeps its shape is
     carried. What belongs to a parameter that was not there before is as initialised.
     Whatever is left begins anew, and is named; so does a copy of a parameter that
     changes (its entries are weights, which move otherwise than moments do).
@@ -203,15 +208,22 @@ def move_state(
             return new
         if move is not None:
             was = have.get((*prefix, *(move.old or ())))
-            if was is not None and (was.shape, new.shape) == shapes[end]:
-                return _moved_moment(move, was, new, _second(prefix), moments)
+            along = (
+                None
+                if was is None
+                else _along_parameter(move, (was.shape, new.shape), shapes[end])
+            )
+            if along is not None:
+                return _moved_moment(along, was, new, prefix, moments)
         was = have.get(where)
+        if was is None and move is not None:  # the parameter had another name
+            was = have.get((*prefix, *(move.old or ())))
         if was is not None and was.shape == new.shape and was.dtype == new.dtype:
             return was
         if layers is not None and was is not None and was.ndim == new.ndim > 0:
             rows = (was.shape[0], new.shape[0])
             if rows == depths and was.shape[1:] == new.shape[1:]:
-                return _moved_moment(layers, was, new, _second(prefix), moments)
+                return _moved_moment(layers, was, new, prefix, moments)
         begun.append("/".join(where))
         return new
 
@@ -237,20 +249,46 @@ def _layer_move(moves: Moves) -> Move | None:
     return None
 
 
-def _second(prefix: Path) -> bool:
-    return bool(prefix) and prefix[-1] in SECOND
+def _along_parameter(
+    move: Move,
+    leaf: tuple[tuple[int, ...], tuple[int, ...]],
+    parameter: tuple[tuple[int, ...], tuple[int, ...]],
+) -> Move | None:
+    """How a leaf moves beside its parameter, from both old and new shapes; or None."""
+    if leaf == parameter:
+        return move
+    (was, new), (had, has) = leaf, parameter
+    if move.insert is not None:
+        put = lambda shape: (*shape[: move.insert], 1, *shape[move.insert :])
+        was, had = put(was), put(had)
+    rank = len(has)
+    if len(was) != len(new) or len(new) < rank or was[rank:] != new[rank:]:
+        return None
+    pairs, its = (list(zip(*p, strict=True)) for p in ((was, new), (had, has)))
+    mine = [a == b for a, b in zip(pairs[:rank], its, strict=True)]
+    if any(pair != (1, 1) for pair, own in zip(pairs, mine, strict=False) if not own):
+        return None
+    kept = lambda m: dataclasses.replace(m, grad=tuple(float(g != 0) for g in m.grad))
+    return dataclasses.replace(
+        move, axes=tuple((axis, kept(m)) for axis, m in move.axes if mine[axis])
+    )
 
 
 def _moved_moment(
-    move: Move, old: Array, fresh: Array, second: bool, moments: Moments
+    move: Move, old: Array, fresh: Array, prefix: Path, moments: Moments
 ) -> Array:
-    """First moments follow the gradient, second ones its square."""
+    """First moments follow the gradient, second ones its square, differences of
+    parameters the parameters.
+    """
+    field = prefix[-1] if prefix else ""
+    second, difference = field in SECOND, field in DIFFERENCES
     x = old if move.insert is None else jnp.expand_dims(old, move.insert)
     for axis, m in move.axes:
         x = gather(x, m, axis)
         factors = tuple(g * g for g in m.grad) if second else m.grad
+        factors = m.scale if difference else factors
         x = _along(x, factors, axis) if jnp.issubdtype(x.dtype, jnp.floating) else x
-    kept = carried(move, fresh.shape)
+    kept = came_from(move, fresh.shape) if difference else carried(move, fresh.shape)
     if kept.all():
         return x.astype(fresh.dtype)
     begun = fresh

@@ -86,8 +86,10 @@ def train_flops(m: ModelConfig, length: int) -> int:
 
 
 def optimizer_flops(config: ExperimentConfig) -> int:
-    """Matmuls of one update: Newton-Schulz with Muon, else none."""
-    if config.optim.name != "muon":
+    """Newton-Schulz of one update with Muon, NorMuon and a learned rule, else none: the
+    gate, and SOAP's matmuls, are counted in the traced step alone.
+    """
+    if config.optim.name not in ("muon", "normuon", "learned"):
         return 0
     total = 0
     for a, b in block_matrices(config.model):

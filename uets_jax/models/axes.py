@@ -91,6 +91,20 @@ def hidden_matrix(axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     return (first,), tuple(range(first + 1, len(axes)))
 
 
+def layer_axis(axes: Axes) -> int:
+    """0 where axis 0 counts layers, else -1."""
+    return 0 if axes[:1] == ("layer",) else -1
+
+
+def role(axes: Axes) -> str:
+    """embedding, hidden, head or vector: what a learned rule tells apart."""
+    if axes[-1:] == ("vocab",):
+        return "head"
+    if axes[:1] in (("vocab",), ("position",), ("bucket",)):
+        return "embedding"
+    return "vector" if hidden_matrix(axes) is None else "hidden"
+
+
 def _stacked(axes: Axes) -> int:
     """Leading axes along which whole parameters are stacked."""
     stacks = itertools.takewhile(("layer", "expert").__contains__, axes)

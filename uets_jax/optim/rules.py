@@ -6,36 +6,65 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from optax import contrib
 
 from uets_jax.config import OptimConfig
+from uets_jax.optim.matrices import Matrices, is_axes, map_matrices, sizes
+from uets_jax.optim.normuon import scale_by_normuon, scale_by_orthogonal
+from uets_jax.optim.schedule_free import schedule_free
+from uets_jax.optim.soap import Branch, plain, scale_by_soap
 from uets_jax.types import Params
 
-# params -> a tree of (input axes, output axes) or None, one per leaf
-Matrices = Callable[[Params], Any]
 Mask = Callable[[Params], Any]
 
 
 def rule(
-    config: OptimConfig, matrices: Matrices, decayed: Mask
+    config: OptimConfig, matrices: Matrices, decayed: Mask, branch: Branch = plain
 ) -> optax.GradientTransformationExtraArgs:
-    """clip -> direction (AdamW, Lion or Muon) -> decoupled decay -> learning rate.
+    """clip -> direction (`config.name`) -> decoupled decay -> learning rate.
+
+    With schedule-free the averaging comes last; see `schedule_free`.
 
     `update` takes `learning_rate` and `weight_decay` as extra arguments, traced;
     without them the config's constants hold.
 
     Args:
       config: names the rule and its static settings.
-      matrices: marks the leaves that Muon orthogonalises and their axes.
+      matrices: marks the matrices that Muon, NorMuon and SOAP treat as such.
       decayed: True for the leaves that weight decay applies to.
+      branch: of SOAP, see there.
     """
-    directions = {"adamw": _adam, "lion": _lion, "muon": lambda c: _muon(c, matrices)}
-    clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+    rate, decay = config.learning_rate, config.weight_decay
+    average = schedule_free(rate, config.b1) if config.name == "schedule_free" else None
     return optax.chain(
-        clip,
-        directions[config.name](config),
-        decay_and_scale(config.learning_rate, config.weight_decay, decayed),
+        clip(config),
+        direction(config, matrices, branch),
+        decay_and_scale(rate, decay, decayed, config.cautious),
+        *([average] if average else []),
     )
+
+
+def clip(config: OptimConfig) -> optax.GradientTransformation:
+    """By the global norm, if the config says so."""
+    return optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+
+
+def direction(
+    config: OptimConfig, matrices: Matrices, branch: Branch = plain
+) -> optax.GradientTransformation:
+    """What a rule does to a gradient, before decay and learning rate."""
+    directions = {
+        "adamw": _adam,
+        "lion": _lion,
+        "sgd": lambda c: optax.trace(decay=c.momentum),
+        "rmsprop": _rms,
+        "schedule_free": _rms,
+        "soap": lambda c: scale_by_soap(
+            matrices, c.b1, c.b2, c.eps, c.soap_every, c.soap_max_dim, branch
+        ),
+        "muon": lambda c: _orthogonal(c, matrices),
+        "normuon": lambda c: _orthogonal(c, matrices),
+    }
+    return directions[config.name](config)
 
 
 def _adam(c: OptimConfig) -> optax.GradientTransformation:
@@ -46,19 +75,24 @@ def _lion(c: OptimConfig) -> optax.GradientTransformation:
     return optax.scale_by_lion(b1=c.b1, b2=c.b2)
 
 
-def _muon(c: OptimConfig, matrices: Matrices) -> optax.GradientTransformation:
-    """Muon on the matrices inside blocks, Adam on all other leaves (Jordan 2024)."""
+def _rms(c: OptimConfig) -> optax.GradientTransformation:
+    """Adam without momentum."""
+    return optax.scale_by_rms(
+        decay=c.b2, eps=c.eps, eps_in_sqrt=False, bias_correction=True
+    )
 
-    def spec(params: Params) -> Any:
-        return jax.tree.map(_dimensions, matrices(params), is_leaf=_is_axes)
+
+def _orthogonal(c: OptimConfig, matrices: Matrices) -> optax.GradientTransformation:
+    """Muon or NorMuon on the matrices inside blocks, Adam on all other leaves."""
+    if c.name == "normuon":
+        orthogonal = scale_by_normuon(matrices, c.momentum, c.b2, c.eps)
+    else:
+        orthogonal = scale_by_orthogonal(matrices, c.momentum, c.eps)
 
     def label(params: Params) -> Any:
         kind = lambda axes: "adam" if axes is None else "muon"
-        return jax.tree.map(kind, matrices(params), is_leaf=_is_axes)
+        return map_matrices(kind, matrices(params))
 
-    orthogonal = contrib.scale_by_muon(
-        beta=c.momentum, eps=c.eps, weight_dimension_numbers=spec
-    )
     return optax.partition(
         {
             "muon": optax.chain(orthogonal, scale_by_matrix_size(matrices)),
@@ -66,18 +100,6 @@ def _muon(c: OptimConfig, matrices: Matrices) -> optax.GradientTransformation:
         },
         label,
     )
-
-
-def _is_axes(x: Any) -> bool:
-    """A leaf of a `Matrices` tree: None or a pair of axis tuples."""
-    if x is None:
-        return True
-    pair = isinstance(x, tuple) and len(x) == 2
-    return pair and all(isinstance(axes, tuple) for axes in x)
-
-
-def _dimensions(axes: Any) -> Any:
-    return None if axes is None else contrib.MuonDimensionNumbers(*axes)
 
 
 def scale_by_matrix_size(matrices: Matrices) -> optax.GradientTransformation:
@@ -91,26 +113,22 @@ def scale_by_matrix_size(matrices: Matrices) -> optax.GradientTransformation:
         def scale(axes, u):
             if axes is None:
                 return u
-            inputs, outputs = (_product(u.shape, a) for a in axes)
-            return u * (0.2 * max(inputs, outputs) ** 0.5)
+            return u * (0.2 * max(sizes(u.shape, axes)) ** 0.5)
 
         tree = matrices(updates)
-        return jax.tree.map(scale, tree, updates, is_leaf=_is_axes), state
+        return jax.tree.map(scale, tree, updates, is_leaf=is_axes), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _product(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
-    size = 1
-    for axis in axes:
-        size *= shape[axis]
-    return size
-
-
 def decay_and_scale(
-    learning_rate: float, weight_decay: float, decayed: Mask
+    learning_rate: float, weight_decay: float, decayed: Mask, cautious: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """u -> -rate (u + decay p), the decay only where `decayed(params)` is True."""
+    """u -> -rate (u + decay p), the decay only where `decayed(params)` is True.
+
+    Cautious: and only where u p >= 0, so that decay never opposes the step (Chen et al.
+    2025, arXiv:2510.12402).
+    """
 
     def update(updates, state, params=None, **extra):
         rate = jnp.asarray(extra.get("learning_rate", learning_rate))
@@ -119,7 +137,9 @@ def decay_and_scale(
             raise ValueError("decay_and_scale: update needs `params`")
 
         def scale(u, p, decays):
-            u = u + decay.astype(u.dtype) * p if decays else u
+            if decays:
+                pull = jnp.where(u * p >= 0, p, 0) if cautious else p
+                u = u + decay.astype(u.dtype) * pull
             return -rate.astype(u.dtype) * u
 
         return jax.tree.map(scale, updates, params, decayed(params)), state

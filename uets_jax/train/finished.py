@@ -17,7 +17,7 @@ from uets_jax.data.tokenizer import Tokenizer
 from uets_jax.errors import UserError
 from uets_jax.evaluate.tasks import evaluate_task, read_task
 from uets_jax.models.presets import read_config
-from uets_jax.step import Program
+from uets_jax.step import Program, evaluated
 from uets_jax.train import checkpoint
 from uets_jax.train.mesh import (
     abstract_state,
@@ -31,7 +31,7 @@ from uets_jax.train.session import Session, use_compilation_cache
 from uets_jax.train.shapes import model_at
 from uets_jax.train.summary import continuation
 from uets_jax.train.validation import validation
-from uets_jax.types import TrainState
+from uets_jax.types import Params, TrainState
 
 
 class OpenRun(NamedTuple):
@@ -44,6 +44,11 @@ class OpenRun(NamedTuple):
     tokenizer: Tokenizer
     state: TrainState
     record: dict[str, Any]
+
+    @property
+    def params(self) -> Params:
+        """What is evaluated and generated from."""
+        return evaluated(self.program, self.state)
 
 
 def open_run(run: Path, overrides: Mapping[str, Any] | None = None) -> OpenRun:
@@ -109,7 +114,7 @@ def evaluate_run(
         hashes = (store.tokenizer.hash, store.fingerprint)
         check_same_data(opened.path, opened.record, *hashes)
     session = Session(opened.config, store, opened.program, opened.mesh)
-    found = validation(session, opened.state.params, split, tokens)
+    found = validation(session, opened.params, split, tokens)
     return {"step": opened.record["step"], **found}
 
 
@@ -132,7 +137,7 @@ def evaluate_tasks(run: Path, paths: Sequence[str], limit: int = 0) -> dict[str,
     found: dict[str, Any] = {"step": opened.record["step"]}
     context, shards = window_length(opened.config), row_shards(opened.mesh)
     put = lambda batch: put_batch(batch, opened.mesh, shared=True)
-    model = (opened.program, opened.state.params, opened.tokenizer)
+    model = (opened.program, opened.params, opened.tokenizer)
     for task in tasks:
         scores = evaluate_task(*model, task, context, limit, put, shards)
         found |= scores.metrics
@@ -178,5 +183,5 @@ def generate_run(
     tokenizer = opened.tokenizer
     ids = np.concatenate([[tokenizer.eot], tokenizer.encode(prompt)]).astype(np.int32)
     settings = {"temperature": temperature, "top_k": top_k, "seed": seed}
-    model = (opened.program, opened.config, tokenizer, opened.state.params)
+    model = (opened.program, opened.config, tokenizer, opened.params)
     return prompt + continuation(*model, ids, tokens=tokens, **settings)

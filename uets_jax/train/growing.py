@@ -28,7 +28,7 @@ from uets_jax.growth.stages import Op, Stage, after, parse, resized
 from uets_jax.measure import slope
 from uets_jax.measure.work import Cost
 from uets_jax.optim.rewarm import warm
-from uets_jax.step import Program
+from uets_jax.step import Program, evaluated
 from uets_jax.train.choosing import completed
 from uets_jax.train.executable import Executable, evaluation_cost, executable
 from uets_jax.train.looking import looked
@@ -265,7 +265,8 @@ def _fork(run: Run, ops: Sequence[Op], steps: int, scored: int) -> float:
         state, _ = step.call(state, pool, session.assets)
     run.ledger.charge({"probe": cost * steps})
     batches = [_rows(run, session.windows[scored + n]) for n in range(SCORED)]
-    losses = [_loss(run, session, state.params, b, "probe") for b in batches]
+    params = evaluated(session.program, state)
+    losses = [_loss(run, session, params, b, "probe") for b in batches]
     return float(np.mean(losses))
 
 
@@ -409,7 +410,8 @@ def _rows(run: Run, batch: Batch) -> Batch:
 
 def batch_loss(run: Run, batch: Batch) -> float:
     """Loss of the model on a batch, in nats per token; charged to growth."""
-    return _loss(run, run.session, run.state.params, batch, "growth")
+    params = evaluated(run.session.program, run.state)
+    return _loss(run, run.session, params, batch, "growth")
 
 
 def _loss(

@@ -12,7 +12,7 @@ from uets_jax.measure import slope
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.signals import look, removal
 from uets_jax.measure.work import Cost
-from uets_jax.step import Program
+from uets_jax.step import Program, evaluated
 from uets_jax.train import monitor
 from uets_jax.train.mesh import put_batch
 from uets_jax.train.run import Run
@@ -43,7 +43,7 @@ def measured(run: Run, batch: Batch, what: str) -> Any:
     session = run.session
     documents = session.config.model.mask_documents
     call = _compiled(session.program, session.mesh, what, documents)
-    given = (run.state.params, put_batch(batch, session.mesh))
+    given = (evaluated(session.program, run.state), put_batch(batch, session.mesh))
     costs = count(call.trace(*given).jaxpr).most().values()
     run.ledger.charge({"growth": sum(costs, Cost())})
     return jax.tree.map(np.asarray, jax.device_get(call(*given)))

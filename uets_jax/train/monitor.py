@@ -14,6 +14,7 @@ import numpy as np
 from uets_jax.errors import NonFiniteLossError
 from uets_jax.measure import slope
 from uets_jax.measure.branches import Count
+from uets_jax.step import evaluated
 from uets_jax.train.executable import evaluation_cost
 from uets_jax.train.run import Pending, Position, Run, describe
 from uets_jax.train.validation import validation
@@ -131,7 +132,8 @@ def validate(run: Run) -> dict[str, Any]:
     session, before = run.session, run.ledger.switch("eval")
     config = session.config
     run.watchdog.beat(f"validating step {run.at.step}")
-    found = validation(session, run.state.params, "valid", config.train.eval_tokens)
+    params = evaluated(session.program, run.state)
+    found = validation(session, params, "valid", config.train.eval_tokens)
     batches = found.pop("valid_batches")
     run.look_at_memory()
     cost = evaluation_cost(session.program, session.mesh, config)

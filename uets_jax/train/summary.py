@@ -20,7 +20,7 @@ from uets_jax.measure.machine import (
     versions,
 )
 from uets_jax.report.html import write_reports
-from uets_jax.step import Program
+from uets_jax.step import Program, evaluated
 from uets_jax.train.files import told, write_json
 from uets_jax.train.processes import barrier, gather, is_main
 from uets_jax.train.session import Session
@@ -37,7 +37,7 @@ def finish(run: "Run") -> dict[str, Any]:
     run.watchdog.beat("writing the report")
     session, at = run.session, run.at
     run.ledger.switch("report")
-    params = gather(run.state.params)
+    params = gather(evaluated(session.program, run.state))
     samples = sample_texts(session, params) if is_main() else []
     summary = {
         "name": session.config.name,

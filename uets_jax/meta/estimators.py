@@ -1,0 +1,199 @@
+"""Gradients of what a whole run is worth, from windows of a few of its steps.
+
+    nres    one noise per episode, kept over its windows: unbiased, little variance
+            (Li et al. 2023, arXiv:2304.12180; Vicol et al. 2023, arXiv:2304.11153)
+    pes     a new noise in every window, all of an episode's summed up: unbiased
+            (Vicol et al. 2021, arXiv:2112.13835)
+    tbptt   backpropagation inside the window: no smoothing, blind to later windows
+
+A window is one pure function of (theta, state, key). Its episodes stand at different
+steps; the one that has ended gives its place to a new one inside the same program.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Key
+
+from uets_jax.errors import UserError
+from uets_jax.meta.windows import (
+    Carry,
+    Problem,
+    first_carry,
+    keyless,
+    replaced,
+    unroll,
+    where_done,
+    window_metrics,
+)
+from uets_jax.types import Metrics
+
+NAMES = ("nres", "pes", "tbptt")
+
+
+class Estimator(NamedTuple):
+    """init:   (theta, key) -> Carry.
+    window: (theta, carry, key) -> (gradient like theta, Carry, metrics).
+
+    The gradient is of the mean value of a step, averaged over the windows of an
+    episode. Metrics: `value` of the window, `finished` episodes, share `broken` of
+    values that were not finite, `spread` of the differences between signs (or of
+    gradient norms).
+    """
+
+    init: Callable[[Any, Key[Array, ""]], Carry]
+    window: Callable[[Any, Carry, Key[Array, ""]], tuple[Any, Carry, Metrics]]
+
+
+def estimator(
+    name: str, problem: Problem, episodes: int, window: int, sigma: float = 0.02
+) -> Estimator:
+    """An estimator by name.
+
+    Args:
+      name: nres, pes or tbptt.
+      problem: whose horizons are multiples of `window`.
+      episodes: at a time; for nres and pes each is run twice, with theta + noise and
+        theta - noise on the same data.
+      window: steps.
+      sigma: standard deviation of the noise.
+
+    First episodes end early, at a random window, so that later ones are out of step.
+
+    Raises:
+      UserError: for an unknown name or a number that is not above 0.
+    """
+    for field, value in (
+        ("episodes", episodes),
+        ("window", window),
+        ("sigma", sigma),
+    ):
+        if not value > 0:
+            raise UserError(f"estimator.{field}: must be above 0")
+    problem = keyless(problem)
+    if name == "tbptt":
+        return _truncated(problem, episodes, window)
+    if name not in ("nres", "pes"):
+        raise UserError(f"estimator {name!r}: choose from nres, pes, tbptt")
+    return _evolution(problem, episodes, window, sigma, keep=name == "nres")
+
+
+def compile_window(
+    made: Estimator, episodes: int, mesh: Mesh | None = None
+) -> Callable[[Any, Carry, Key[Array, ""]], tuple[Any, Carry, Metrics]]:
+    """The jitted window; the carry is donated.
+
+    Args:
+      made: the estimator.
+      episodes: that it runs.
+      mesh: over whose first axis the episodes are split; theta is on every device.
+
+    Raises:
+      UserError: if the episodes can't be split evenly.
+    """
+    if mesh is None:
+        return jax.jit(made.window, donate_argnums=1)
+    axis = mesh.axis_names[0]
+    if episodes % mesh.shape[axis]:
+        raise UserError(
+            f"estimator.episodes: {episodes} can't be split over "
+            f"{mesh.shape[axis]} devices"
+        )
+    whole = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec(axis))
+    return jax.jit(
+        made.window,
+        in_shardings=(whole, split, whole),
+        out_shardings=(whole, split, whole),
+        donate_argnums=1,
+    )
+
+
+def _evolution(
+    problem: Problem, episodes: int, window: int, sigma: float, keep: bool
+) -> Estimator:
+    """Antithetic evolution strategies; `keep`: the noise over an episode's windows."""
+
+    def normal(theta: Any, key: Key[Array, ""]) -> Any:
+        leaves, tree = jax.tree.flatten(theta)
+        keys = jax.random.split(key, len(leaves))
+        draw = lambda k, x: jax.random.normal(k, (episodes, *x.shape), x.dtype)
+        return jax.tree.unflatten(tree, list(map(draw, keys, leaves)))
+
+    def init(theta: Any, key: Key[Array, ""]) -> Carry:
+        first, noise = jax.random.split(key)
+        carry = first_carry(problem, episodes, window, theta, first)
+        twice = lambda x: jnp.stack([x, x], 1)
+        zeros = lambda x: jnp.zeros((episodes, *x.shape), x.dtype)
+        own = normal(theta, noise) if keep else jax.tree.map(zeros, theta)
+        return carry._replace(inner=jax.tree.map(twice, carry.inner), noise=own)
+
+    def step_window(
+        theta: Any, carry: Carry, key: Key[Array, ""]
+    ) -> tuple[Any, Carry, Metrics]:
+        new, draw = jax.random.split(key)
+        fresh = normal(theta, draw)
+        past = carry.noise
+        weight = past if keep else jax.tree.map(jnp.add, past, fresh)
+
+        def pair(carry: Carry, noise: Any) -> tuple[Any, Array, Array]:
+            both = _signed(theta, noise, sigma)
+            go = lambda theta, inner: unroll(
+                problem, window, theta, inner, carry.episode, carry.step
+            )
+            return jax.vmap(go)(both, carry.inner)
+
+        inner, values, broken = jax.vmap(pair)(carry, past if keep else fresh)
+        apart = (values[:, 0] - values[:, 1]) / (2 * sigma)
+        gradient = jax.tree.map(lambda n: _weighted(apart, n), weight)
+        done = carry.step + window >= carry.end
+        other = fresh if keep else jax.tree.map(jnp.zeros_like, weight)
+        noise = where_done(done, other, weight)
+        after = carry._replace(inner=inner, noise=noise)
+        metrics = window_metrics(values.mean(1), done, broken, apart)
+        return gradient, replaced(problem, window, after, done, new), metrics
+
+    return Estimator(init, step_window)
+
+
+def _truncated(problem: Problem, episodes: int, window: int) -> Estimator:
+    def init(theta: Any, key: Key[Array, ""]) -> Carry:
+        return first_carry(problem, episodes, window, theta, key)
+
+    def step_window(
+        theta: Any, carry: Carry, key: Key[Array, ""]
+    ) -> tuple[Any, Carry, Metrics]:
+        def value(theta: Any, carry: Carry) -> tuple[Array, tuple[Any, Array]]:
+            inner, mean, broken = unroll(
+                problem, window, theta, carry.inner, carry.episode, carry.step, True
+            )
+            return mean, (inner, broken)
+
+        each = jax.vmap(jax.value_and_grad(value, has_aux=True), (None, 0))
+        (values, (inner, broken)), grads = each(theta, carry)
+        squares = [
+            jnp.square(g).reshape(episodes, -1).sum(1) for g in jax.tree.leaves(grads)
+        ]
+        norms = jnp.sqrt(sum(squares))
+        sound = jnp.isfinite(norms)
+        grads = where_done(sound, grads, jax.tree.map(jnp.zeros_like, grads))
+        gradient = jax.tree.map(lambda g: g.mean(0), grads)
+        done = carry.step + window >= carry.end
+        metrics = window_metrics(values, done, broken, jnp.where(sound, norms, 0.0))
+        after = carry._replace(inner=inner)
+        return gradient, replaced(problem, window, after, done, key), metrics
+
+    return Estimator(init, step_window)
+
+
+def _signed(theta: Any, noise: Any, sigma: float) -> Any:
+    """theta + sigma noise and theta - sigma noise, stacked."""
+    both = lambda x, n: jnp.stack([x + sigma * n, x - sigma * n])
+    return jax.tree.map(both, theta, noise)
+
+
+def _weighted(by: Float[Array, " n"], noise: Array) -> Array:
+    return jnp.tensordot(by.astype(noise.dtype), noise, 1) / len(by)

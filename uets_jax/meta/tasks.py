@@ -1,0 +1,78 @@
+"""The default distribution of tasks: what theta is learned on, and what chooses it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from uets_jax.meta.family import Family, Tasks
+from uets_jax.meta.task_gpt import gpt
+from uets_jax.meta.task_quadratic import quadratic
+from uets_jax.meta.task_text import echo, markov, texts, words
+from uets_jax.meta.task_vision import conv, digits, has_digits, mlp, shapes, vision
+
+EACH = 12  # instances of a family that are listed
+
+
+def default_tasks(
+    named: Mapping[str, np.ndarray] | None = None, vocab: int = 0
+) -> Tasks:
+    """Families to learn on and, disjoint from them, families that choose.
+
+    Args:
+      named: token ids [n] of texts by name. The last one is kept for validation; with
+        fewer than two, languages that are made up stand in.
+      vocab: above all ids of all texts; 0: as the texts need.
+
+    Learned on: quadratics (matrix, vector), MLPs and a small convolution on images
+    (digits where scikit-learn is installed), transformers of depth 1 and 2 on
+    languages and on all texts but the last. Validation: a deeper MLP and a
+    transformer of depth 3 on the last text.
+
+    Raises:
+      UserError: for texts that can't be used; see `task_text.texts`.
+    """
+    named = dict(named or {})
+    spare = list(named)[-1:] if len(named) > 1 else []
+    own = {name: ids for name, ids in named.items() if name not in spare}
+    vocab = vocab or _vocab(named)
+    real = [vision(digits(), mlp((32,), "relu"))] if has_digits() else []
+    train = (
+        quadratic(8, 16),
+        quadratic(32, 1),
+        *real,
+        vision(shapes(), mlp((24,), "tanh")),
+        vision(shapes(), conv((8, 16), "gelu")),
+        gpt(markov(), 16, 1, 16),
+        gpt(echo(), 16, 2, 16),
+        gpt(words(), 24, 2, 32),
+        *([gpt(texts(own, vocab), 16, 1, 32)] if own else []),
+        *([gpt(texts(own, vocab), 32, 2, 32)] if own else []),
+    )
+    last = texts({spare[0]: named[spare[0]]}, vocab) if spare else words(48, 32)
+    images = digits() if has_digits() else shapes()
+    deep = vision(images, mlp((32, 32, 32), "relu2"))
+    return Tasks(train, (deep, gpt(last, 32, 3, 32)))
+
+
+def listing(tasks: Tasks, each: int = EACH) -> list[str]:
+    """Names of `each` instances of every family that is learned on.
+
+    Instances without end come from other keys; these have names, and
+    `named_instance` makes them.
+    """
+    return [f"{family.name}#{n}" for family in tasks.train for n in range(each)]
+
+
+def named_instance(tasks: Tasks, name: str) -> tuple[Family, Any]:
+    """The family and the instance of a name of `listing`."""
+    family, _, number = name.rpartition("#")
+    found = next(f for f in tasks.train if f.name == family)
+    return found, found.instance(jax.random.key(int(number)))
+
+
+def _vocab(named: Mapping[str, np.ndarray]) -> int:
+    """The next multiple of 16 above all ids."""
+    highest = max((int(np.max(ids)) for ids in named.values()), default=-1)
+    return -(-(highest + 1) // 16) * 16

@@ -1,0 +1,160 @@
+"""What meta-training compiles once: windows, references and scores of each family."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from uets_jax.errors import UserError
+from uets_jax.measure.jaxpr import count
+from uets_jax.meta.episode import KNOTS, Make, Reference, problem, reference
+from uets_jax.meta.estimators import compile_window, estimator
+from uets_jax.meta.family import Family
+from uets_jax.meta.settings import MetaConfig, fixed
+from uets_jax.meta.validate import scorer
+from uets_jax.train.files import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """A family's compiled window.
+
+    init:   (theta, key) -> Carry, jitted.
+    window: (theta, carry, key) -> (gradient, Carry, metrics), jitted.
+    flops:  of a window; None where the rule has an operation that nothing counts.
+    steps:  inner steps of a window, of both signs.
+    """
+
+    init: Callable[..., Any]
+    window: Callable[..., Any]
+    flops: float | None
+    steps: int
+
+
+def bench(
+    make: Make,
+    theta: Any,
+    family: Family,
+    config: MetaConfig,
+    against: Reference,
+    mesh: Mesh | None = None,
+) -> Bench:
+    """Traces the window of a family; it is compiled when it is first run."""
+    steps = problem(make, family, config.augment, config.window, against)
+    made = estimator(
+        config.estimator, steps, config.episodes, config.window, config.sigma
+    )
+    signs = 1 if config.estimator == "tbptt" else 2
+    key = jax.random.key(0)
+    flops = flops_of(made.window, theta, jax.eval_shape(made.init, theta, key), key)
+    window = compile_window(made, config.episodes, mesh)
+    total = signs * config.episodes * config.window
+    return Bench(jax.jit(made.init), window, flops, total)
+
+
+def flops_of(function: Callable[..., Any], *inputs: Any) -> float | None:
+    """FLOPs of one call; None where something in it can't be counted."""
+    try:
+        costs = count(jax.make_jaxpr(function)(*inputs)).total()
+    except UserError:
+        return None
+    return float(sum(cost.total for cost in costs.values()))
+
+
+class Scoring:
+    """Scores of held-out families: [families, seeds] for a theta.
+
+    flops: of all calls so far is `calls`' sum; None where it can't be counted.
+    """
+
+    def __init__(self, make: Make, families: Sequence[Family]) -> None:
+        self.families = tuple(families)
+        self._plain = [scorer(make, family) for family in families]
+        self._compiled = [jax.jit(score) for score in self._plain]
+        self._flops: dict[int, float | None] = {}
+
+    def __call__(
+        self, theta: Any, first: int, seeds: int
+    ) -> Float[np.ndarray, "families seeds"]:
+        """Of seeds first, first + 1, .."""
+        numbers = jnp.arange(first, first + seeds)
+        return np.stack([np.asarray(f(theta, numbers)) for f in self._compiled])
+
+    def flops(self, theta: Any, seeds: int) -> float | None:
+        """Of one call."""
+        if seeds not in self._flops:
+            numbers = jnp.arange(seeds)
+            parts = [flops_of(score, theta, numbers) for score in self._plain]
+            known = None not in parts
+            self._flops[seeds] = sum(filter(None, parts)) if known else None
+        return self._flops[seeds]
+
+
+def references(
+    make: Make,
+    theta: Any,
+    families: Sequence[Family],
+    config: MetaConfig,
+    path: Path,
+) -> dict[str, Reference]:
+    """The nominal curve of every family, read from `path` where it is known.
+
+    A stored curve counts only for the settings, the theta and the family that made it.
+    """
+    stored = _stored(path)
+    rows = {}
+    for i, family in enumerate(families):
+        mark = _mark(theta, family, config)
+        row = stored.get(family.name)
+        if not isinstance(row, dict) or row.get("mark") != mark:
+            key = jax.random.fold_in(jax.random.key(config.seed), i)
+            go = jax.jit(
+                lambda key, family=family: reference(
+                    make, theta, family, config.augment, key, config.reference
+                )
+            )
+            made = go(key)
+            curve = [float(x) for x in np.asarray(made.curve)]
+            row = {"mark": mark, "curve": curve, "scale": float(made.scale)}
+        rows[family.name] = row
+        write_json(path, {**stored, **rows})
+    return {name: _reference(row) for name, row in rows.items()}
+
+
+def _reference(row: dict[str, Any]) -> Reference:
+    return Reference(_floats(row["curve"]), _floats(row["scale"]))
+
+
+def _floats(values: Any) -> Array:
+    return jnp.asarray(values, jnp.float32)
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """What the file has; nothing if it is none or broken: it is made again."""
+    import json
+
+    try:
+        rows = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(rows, dict):
+        return {}
+    sound = lambda r: isinstance(r, dict) and len(r.get("curve", ())) == KNOTS
+    return {name: row for name, row in rows.items() if sound(row)}
+
+
+def _mark(theta: Any, family: Family, config: MetaConfig) -> str:
+    """A digest of all that a reference depends on but the code."""
+    settings = {k: fixed(config)[k] for k in ("augment", "reference", "seed")}
+    own = (family.name, family.horizon, family.learning_rate, family.weight_decay)
+    digest = hashlib.sha256(repr((settings, own)).encode())
+    for leaf in jax.tree.leaves(theta):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
