@@ -11,7 +11,6 @@ package, if they beat the nominal rule by two standard errors on held-out famili
 """
 
 import argparse
-import functools
 import json
 import lzma
 import sys
@@ -19,57 +18,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 
+from experiments.meta_stages import VARIANTS, Learned, learn
 from experiments.records import write_record
 from experiments.script import command, ended
 from uets_jax.errors import EXIT_OK, UserError
 from uets_jax.measure.machine import commit
 from uets_jax.meta.settings import MetaConfig
 from uets_jax.meta.tasks import default_tasks, listing
-from uets_jax.meta.trainer import Result, meta_train
-from uets_jax.models.axes import hidden_matrix, is_matrix, layer_axis, map_axes, role
-from uets_jax.optim.gate import GateSettings, GateTheta, init_theta
-from uets_jax.optim.gated import scale_by_gated_rules
-from uets_jax.optim.learned import minus_rate
 from uets_jax.optim.stored import SHIPPED, save_theta
-from uets_jax.types import Params
+from uets_jax.train.session import use_compilation_cache
 
 NAME = "meta_optimizer"
 DOMAINS = ("code", "fiction", "legal", "qa_dialogue")  # the last: validation
 BYTES = 1_000_000  # of each
-RATE, DECAY = 0.02, 0.1
-
-
-def make(
-    theta: GateTheta | None, settings: GateSettings
-) -> optax.GradientTransformationExtraArgs:
-    """The rule whose theta is learned; None: the nominal one."""
-    known = {"matrices": hidden_matrix, "decayed": is_matrix}
-    known |= {"layer_axis": layer_axis, "roles": role}
-    rules = {}
-    for own in (False, True):
-        of = lambda fn: functools.partial(map_axes, fn)
-        about = {name: of(fn) for name, fn in known.items()} if own else {}
-        gated = scale_by_gated_rules(
-            theta, weight_decay=DECAY, settings=settings, **about
-        )
-        rules[own] = optax.chain(gated, minus_rate(RATE))
-
-    def init(params: Params) -> Any:
-        return rules[_ours(params)].init(params)
-
-    def update(updates, state, params=None, **extra):
-        return rules[_ours(params)].update(updates, state, params, **extra)
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _ours(params: Params) -> bool:
-    """Whether the parameters are those of this house's transformer."""
-    return isinstance(params, dict) and "blocks" in params
 
 
 def read_texts(folder: Path) -> dict[str, np.ndarray]:
@@ -113,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     flag("--meta-train", action="store_true", help="learn the gate")
     flag("--minutes", type=float, default=30.0, help="of wall clock")
     flag("--updates", type=int, default=0, help="0: as many as the minutes allow")
+    flag("--variant", choices=VARIANTS, default="gate", help="what is left out")
     flag("--seed", type=int, default=0)
     flag("--validate", type=int, default=200, help="updates between validations")
     flag("--runs", type=Path, default=Path("runs/meta/gate"))
@@ -126,21 +90,21 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     """Meta-trains, writes the record and, if asked and earned, the weights."""
     if not given.meta_train:
         raise UserError("say what to do: --meta-train")
-    settings, tasks = GateSettings(), default_tasks(read_texts(given.data_dir), 256)
+    use_compilation_cache()
+    tasks = default_tasks(read_texts(given.data_dir), 256)
     config = MetaConfig(
         updates=given.updates,
         minutes=given.minutes,
         seed=given.seed,
         validate=given.validate,
     )
-    rule = functools.partial(make, settings=settings)
-    theta = init_theta(jax.random.key(given.seed), settings)
-    result = meta_train(rule, theta, tasks, config, given.runs, nominal=(rule, None))
+    variant = VARIANTS[given.variant]
+    learned = learn(variant, tasks, config, given.runs, note)
     said = command(NAME, words)
-    rows = cost_rows(result)
+    rows = cost_rows(given.variant, learned)
     about = {"minutes": given.minutes, "seed": given.seed, "tasks": listing(tasks, 1)}
     print(write_record("optimizer.meta_cost", rows, said, about, NOTE, given.out))
-    if given.ship and result.chosen == "best":
+    if given.ship and any(result.chosen == "best" for result in learned.stages):
         horizons = [family.horizon for family in tasks.train]
         augment = config.augment
         card = {
@@ -150,36 +114,45 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
                 round(min(horizons) / augment.horizon),
                 round(2 * max(horizons) * augment.horizon),
             ],
-            "core_seconds": result.core_seconds,
-            "flops": result.flops,
+            "core_seconds": sum(row["core_seconds"] for row in rows),
+            "flops": sum(row["total_flops"] for row in rows),
             "commit": commit() or "unknown",
             "source": said,
             "note": "Chosen on held-out families; see results/optimizer.meta_cost.json",
         }
-        save_theta(SHIPPED, result.theta, settings, card)
-        print(SHIPPED)
+        save_theta(SHIPPED, learned.theta, variant.settings, card)
+        note(f"{SHIPPED}: written")
     return EXIT_OK
+
+
+def note(text: str) -> None:
+    """A line of progress."""
+    print(text, file=sys.stderr, flush=True)
 
 
 NOTE = (
     "Meta-training of the gate. chosen: `best` where the weights beat the start on "
     "held-out families by two standard errors on fresh seeds, else `start`. gain: of "
-    "the objective (reduction of log loss against the nominal rule's curve)."
+    "log(held-out loss at the end / at the start), best less start; below 0 is better."
 )
 
 
-def cost_rows(result: Result) -> list[dict[str, Any]]:
-    """One row: what was spent, and what came of it."""
+def cost_rows(arm: str, learned: Learned) -> list[dict[str, Any]]:
+    """A row for each stage: what was spent, and what came of it."""
     return [
         {
-            "arm": "gate",
+            "arm": arm,
+            "stage": number,
             "chosen": result.chosen,
             "updates": result.updates,
+            "inner_steps": result.inner_steps,
+            "seconds": result.seconds,
             "core_seconds": result.core_seconds,
             "total_flops": result.flops,
             "gain": result.confirm.mean,
             "gain_error": result.confirm.error,
         }
+        for number, result in enumerate(learned.stages, 1)
     ]
 
 

@@ -21,7 +21,7 @@ def gpt(
     context: int = 16,
     batch: int = 8,
     horizon: int = 200,
-    rate: float = 1e-2,
+    rate: float = 2e-2,
 ) -> Family:
     """Next-token prediction by the preset "modern", blocks stacked by scan.
 

@@ -74,7 +74,7 @@ def quadratic(
     name = f"quadratic-{rows}x{columns}"
     about = f"noisy quadratics in a {rows}x{columns} matrix, condition to {condition:g}"
     return Family(
-        name, instance, init, loss, held, batch, horizon, 0.1, 0.0, about=about
+        name, instance, init, loss, held, batch, horizon, 0.5, 0.0, about=about
     )
 
 

@@ -157,7 +157,7 @@ def shapes(batch: int = 32) -> Source:
 
 
 def vision(
-    source: Source, net: Net, batch: int = 32, horizon: int = 200, rate: float = 1e-2
+    source: Source, net: Net, batch: int = 32, horizon: int = 200, rate: float = 3e-2
 ) -> Family:
     """Classification of 8x8 images by a small network.
 

@@ -47,13 +47,13 @@ def default_tasks(
         gpt(markov(), 16, 1, 16),
         gpt(echo(), 16, 2, 16),
         gpt(words(), 24, 2, 32),
-        *([gpt(texts(own, vocab), 16, 1, 32)] if own else []),
-        *([gpt(texts(own, vocab), 32, 2, 32)] if own else []),
+        *([gpt(texts(own, vocab), 16, 1, 32, 32)] if own else []),
+        *([gpt(texts(own, vocab), 32, 2, 32, 16)] if own else []),
     )
     last = texts({spare[0]: named[spare[0]]}, vocab) if spare else words(48, 32)
     images = digits() if has_digits() else shapes()
-    deep = vision(images, mlp((32, 32, 32), "relu2"))
-    return Tasks(train, (deep, gpt(last, 32, 3, 32)))
+    deep = vision(images, mlp((32, 32, 32), "relu2"), rate=1e-2)
+    return Tasks(train, (deep, gpt(last, 32, 3, 32, 16)))
 
 
 def listing(tasks: Tasks, each: int = EACH) -> list[str]:

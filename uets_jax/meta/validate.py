@@ -30,20 +30,23 @@ class Comparison(NamedTuple):
         return self.mean < -2 * self.error
 
 
-Scores = Callable[[Any, Int[Array, " n"]], Float[Array, " n"]]
+# (theta, seeds, factor of the learning rate) -> a score for each seed
+Scores = Callable[[Any, Int[Array, " n"], Float[Array, ""]], Float[Array, " n"]]
 
 
 def scorer(make: Make, family: Family) -> Scores:
-    """(theta, seeds) -> log(held-out loss at the end / at the start), at most 1.
+    """(theta, seeds, factor) -> log(held-out loss at the end / at the start), <= 1.
 
-    Runs of the nominal horizon without augmentation, at the family's learning rate.
+    Runs of the nominal horizon without augmentation, at the family's learning rate
+    times the factor.
     """
     parts = run(make, family, PLAIN)
 
-    def one(theta: Any, seed: Int[Array, ""]) -> Float[Array, ""]:
+    def one(theta: Any, seed: Int[Array, ""], factor: Float[Array, ""]) -> Array:
         episode = parts.begin(jax.random.fold_in(jax.random.key(0), seed))
         steps = jnp.asarray(family.horizon, jnp.int32)
-        episode = episode._replace(drawn=episode.drawn._replace(horizon=steps))
+        drawn = episode.drawn._replace(horizon=steps, rate=jnp.asarray(factor))
+        episode = episode._replace(drawn=drawn)
         first = parts.start(theta, episode)
         step = lambda inner, t: (parts.advance(theta, inner, episode, t)[0], None)
         last, _ = jax.lax.scan(step, first, jnp.arange(family.horizon))
@@ -51,7 +54,7 @@ def scorer(make: Make, family: Family) -> Scores:
         score = jnp.log(ends[1] / ends[0])
         return jnp.where(jnp.isfinite(score), jnp.minimum(score, WORST), WORST)
 
-    return jax.vmap(one, (None, 0))
+    return jax.vmap(one, (None, 0, None))
 
 
 def compare(

@@ -85,13 +85,15 @@ class Scoring:
     ) -> Float[np.ndarray, "families seeds"]:
         """Of seeds first, first + 1, .."""
         numbers = jnp.arange(first, first + seeds)
-        return np.stack([np.asarray(f(theta, numbers)) for f in self._compiled])
+        one = jnp.ones(())
+        return np.stack([np.asarray(f(theta, numbers, one)) for f in self._compiled])
 
     def flops(self, theta: Any, seeds: int) -> float | None:
         """Of one call."""
         if seeds not in self._flops:
             numbers = jnp.arange(seeds)
-            parts = [flops_of(score, theta, numbers) for score in self._plain]
+            inputs = (theta, numbers, jnp.ones(()))
+            parts = [flops_of(score, *inputs) for score in self._plain]
             known = None not in parts
             self._flops[seeds] = sum(filter(None, parts)) if known else None
         return self._flops[seeds]

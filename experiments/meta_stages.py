@@ -1,0 +1,147 @@
+"""Meta-training in stages: few weights with much noise first, then more of them.
+
+    1  role_bias           32 numbers: mixture, step, decay and momentum of each role
+    2  output, role_bias   how they depend on what the gate has seen
+
+The recurrent part keeps its random weights, as in an echo state network (Jaeger 2001):
+an evolution strategy's noise grows with the number of weights that it moves. Each stage
+is a run of its own folder and goes on where it has stopped.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from uets_jax.meta.augment import PLAIN, AugmentConfig
+from uets_jax.meta.family import Tasks
+from uets_jax.meta.settings import MetaConfig
+from uets_jax.meta.trainer import Result, meta_train
+from uets_jax.models.axes import hidden_matrix, is_matrix, layer_axis, map_axes, role
+from uets_jax.optim.gate import GateSettings, GateTheta, init_theta
+from uets_jax.optim.gated import scale_by_gated_rules
+from uets_jax.optim.learned import minus_rate
+from uets_jax.types import Params
+
+RATE, DECAY = 0.02, 0.1  # where a task gives none
+
+
+class Stage(NamedTuple):
+    """fields: of theta that are learned. share: of the budget. sigma: of the noise.
+    rate: of AdamW on theta, at first; a tenth of it at the end.
+    """
+
+    fields: tuple[str, ...]
+    share: float
+    sigma: float
+    rate: float
+
+
+STAGES = (
+    Stage(("role_bias",), 0.3, 0.1, 0.03),
+    Stage(("output", "role_bias"), 0.7, 0.05, 0.01),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A way to meta-train; the first of `VARIANTS` is the one that is shipped."""
+
+    settings: GateSettings = GateSettings()
+    stages: tuple[Stage, ...] = STAGES
+    augment: AugmentConfig = AugmentConfig()
+
+
+_RULES = GateSettings().rules
+_MLP = Stage(("output", "role_bias", "mlp"), 0.7, 0.05, 0.01)
+VARIANTS = {
+    "gate": Variant(),
+    "bias": Variant(stages=(STAGES[0]._replace(share=1.0),)),
+    "all_weights": Variant(
+        stages=(Stage(GateTheta._fields[:-1], 1.0, 0.05, 0.01),),
+    ),
+    "gate_mlp": Variant(GateSettings(rules=(*_RULES, "mlp")), (STAGES[0], _MLP)),
+    "no_recurrence": Variant(GateSettings(recurrent=False)),
+    "no_muon": Variant(
+        GateSettings(rules=("adam", "lion", "momentum"), nominal="adamw")
+    ),
+    "no_augmentation": Variant(augment=PLAIN),
+}
+
+
+def make(
+    theta: GateTheta | None, settings: GateSettings
+) -> optax.GradientTransformationExtraArgs:
+    """The rule whose theta is learned; None: the nominal one."""
+    known = {"matrices": hidden_matrix, "decayed": is_matrix}
+    known |= {"layer_axis": layer_axis, "roles": role}
+    rules = {}
+    for own in (False, True):
+        of = lambda fn: functools.partial(map_axes, fn)
+        about = {name: of(fn) for name, fn in known.items()} if own else {}
+        gated = scale_by_gated_rules(
+            theta, weight_decay=DECAY, settings=settings, **about
+        )
+        rules[own] = optax.chain(gated, minus_rate(RATE))
+
+    def init(params: Params) -> Any:
+        return rules[_ours(params)].init(params)
+
+    def update(updates, state, params=None, **extra):
+        return rules[_ours(params)].update(updates, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _ours(params: Params) -> bool:
+    """Whether the parameters are those of this house's transformer."""
+    return isinstance(params, dict) and "blocks" in params
+
+
+class Learned(NamedTuple):
+    """theta, and the result of every stage."""
+
+    theta: GateTheta
+    stages: tuple[Result, ...]
+
+
+def learn(
+    variant: Variant,
+    tasks: Tasks,
+    config: MetaConfig,
+    runs: Path,
+    told: Callable[[str], None] = print,
+) -> Learned:
+    """Every stage with its share of `config`'s updates and minutes.
+
+    A stage whose weights don't beat its start on held-out families hands its start on.
+    """
+    theta = init_theta(jax.random.key(config.seed), variant.settings)
+    rule = functools.partial(make, settings=variant.settings)
+    results = []
+    for number, stage in enumerate(variant.stages, 1):
+        whole = theta
+
+        def of_part(part: Any, whole: GateTheta = whole) -> Any:
+            return rule(whole._replace(**part))
+
+        own = dataclasses.replace(
+            config,
+            augment=variant.augment,
+            updates=round(config.updates * stage.share),
+            minutes=config.minutes * stage.share,
+            sigma=stage.sigma,
+            rate=stage.rate,
+            last_rate=stage.rate / 10,
+        )
+        told(f"stage {number}: {', '.join(stage.fields)}")
+        part = {name: getattr(theta, name) for name in stage.fields}
+        nominal = (lambda nothing: rule(None), None)
+        folder = runs / f"stage-{number}"
+        results.append(meta_train(of_part, part, tasks, own, folder, nominal=nominal))
+        theta = theta._replace(**results[-1].theta)
+    return Learned(theta, tuple(results))
