@@ -104,7 +104,7 @@ def meta_train(
         process trains there.
       StoppedError: a signal asked to stop; the state is saved.
     """
-    theta0 = _checked(theta0, tasks)
+    theta0, out = _checked(theta0, tasks), out.resolve()  # orbax wants absolute paths
     with held(out), Interrupts() as interrupts:
         store = Store(out, config, tasks, stream, now)
         curves = references(
