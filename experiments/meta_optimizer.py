@@ -1,65 +1,29 @@
-"""The learned optimizer: meta-training its gate.
+"""The learned optimizer: meta-training its gate, and comparing it with tuned rules.
 
-    python -m experiments.meta_optimizer --meta-train --minutes 30
-    python -m experiments.meta_optimizer --meta-train --minutes 60 --out runs/meta/long
+    python -m experiments.meta_optimizer --meta-train --minutes 30 --ship
+    python -m experiments.meta_optimizer --compare --workers 2
+    python -m experiments.meta_optimizer --compare --only overhead
 
-Learned on made-up and real tasks (`uets_jax.meta.tasks`); real text is bytes of four
-domains of the multi-domain corpus, the last of which only chooses between weights.
-WikiText-2 and the encyclopedic domain are never read: the comparison is made there. The
-same command goes on with a run that was stopped. `--ship` writes the weights into the
-package, if they beat the nominal rule by two standard errors on held-out families.
+Budgets of meta-training: 30, 60 or 120 minutes on two cores, longer where there is a
+GPU; the same command goes on with a run that was stopped. `--ship` writes the weights
+into the package, if they beat the nominal rule by two standard errors on held-out
+families. Tables of the comparison: compare, robustness, untuned, overhead; runs are a
+queue and resumable. Its data are WikiText-2 and the encyclopedic domain of the
+multi-domain corpus, which meta-training doesn't read.
 """
 
 import argparse
-import json
-import lzma
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from experiments.meta_stages import VARIANTS, Learned, learn
-from experiments.records import write_record
+from experiments import meta_gate, optimizer_compare
+from experiments.meta_stages import VARIANTS
+from experiments.optimizer_plan import RULES, TASKS, TRIALS
 from experiments.script import command, ended
 from uets_jax.errors import EXIT_OK, UserError
-from uets_jax.measure.machine import commit
-from uets_jax.meta.settings import MetaConfig
-from uets_jax.meta.tasks import default_tasks, listing
-from uets_jax.optim.stored import SHIPPED, save_theta
-from uets_jax.train.session import use_compilation_cache
 
 NAME = "meta_optimizer"
-DOMAINS = ("code", "fiction", "legal", "qa_dialogue")  # the last: validation
-BYTES = 1_000_000  # of each
-
-
-def read_texts(folder: Path) -> dict[str, np.ndarray]:
-    """The first bytes of each domain.
-
-    Raises:
-      UserError: where the corpus is missing or has too little of a domain.
-    """
-    path = folder / "multidomain" / "train-00.jsonl.xz"
-    found: dict[str, bytearray] = {name: bytearray() for name in DOMAINS}
-    try:
-        with lzma.open(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                document = json.loads(line)
-                text = found.get(document["domain"])
-                if text is not None and len(text) < BYTES:
-                    text += document["text"].encode() + b"\n"
-    except (OSError, lzma.LZMAError, ValueError) as error:
-        raise UserError(f"{path}: {error}; give --data-dir") from None
-    ids = {
-        name: np.frombuffer(bytes(text[:BYTES]), np.uint8).astype(np.int32)
-        for name, text in found.items()
-    }
-    for name, text in ids.items():
-        if len(text) < BYTES // 10:
-            raise UserError(f"{path}: only {len(text)} bytes of {name}")
-    return ids
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,84 +40,37 @@ def parser() -> argparse.ArgumentParser:
     flag("--meta-train", action="store_true", help="learn the gate")
     flag("--minutes", type=float, default=30.0, help="of wall clock")
     flag("--updates", type=int, default=0, help="0: as many as the minutes allow")
-    flag("--variant", choices=VARIANTS, default="gate", help="what is left out")
+    flag("--variant", choices=VARIANTS, default="gate", help="what is learned")
     flag("--seed", type=int, default=0)
     flag("--validate", type=int, default=200, help="updates between validations")
-    flag("--runs", type=Path, default=Path("runs/meta/gate"))
+    flag("--ship", action="store_true", help="write the weights into the package")
+    flag("--compare", action="store_true", help="against tuned rules")
+    flag("--only", choices=optimizer_compare.TABLES, action="append", help="one table")
+    flag("--task", choices=[t.name for t in TASKS], action="append", help="one task")
+    flag("--rule", choices=RULES, action="append", help="one rule")
+    flag("--trials", type=int, default=TRIALS, help="of each rule and task")
+    flag("--scale", type=float, default=1.0, help="of all numbers of steps")
+    flag("--workers", type=int, default=1, help="processes, a core each")
+    flag("--runs", type=Path, default=Path("runs/meta"))
+    flag("--stores", type=Path, default=Path("runs/baselines/data"))
     flag("--out", type=Path, default=Path("results"))
     flag("--data-dir", type=Path, default=Path("../shared/data"))
-    flag("--ship", action="store_true", help="write the weights into the package")
+    flag("--worker", type=int, default=-1, help=argparse.SUPPRESS)
     return found
 
 
 def run(given: argparse.Namespace, words: Sequence[str]) -> int:
-    """Meta-trains, writes the record and, if asked and earned, the weights."""
-    if not given.meta_train:
-        raise UserError("say what to do: --meta-train")
-    use_compilation_cache()
-    tasks = default_tasks(read_texts(given.data_dir), 256)
-    config = MetaConfig(
-        updates=given.updates,
-        minutes=given.minutes,
-        seed=given.seed,
-        validate=given.validate,
-    )
-    variant = VARIANTS[given.variant]
-    learned = learn(variant, tasks, config, given.runs, note)
+    """What was asked for, meta-training first."""
+    if not (given.meta_train or given.compare):
+        raise UserError("say what to do: --meta-train, --compare or both")
+    if given.trials < 1 or given.workers < 1 or not given.scale > 0:
+        raise UserError("--trials, --workers and --scale must be above 0")
     said = command(NAME, words)
-    rows = cost_rows(given.variant, learned)
-    about = {"minutes": given.minutes, "seed": given.seed, "tasks": listing(tasks, 1)}
-    print(write_record("optimizer.meta_cost", rows, said, about, NOTE, given.out))
-    if given.ship and any(result.chosen == "best" for result in learned.stages):
-        horizons = [family.horizon for family in tasks.train]
-        augment = config.augment
-        card = {
-            "meta_trained": True,
-            "tasks": listing(tasks),
-            "horizon": [
-                round(min(horizons) / augment.horizon),
-                round(2 * max(horizons) * augment.horizon),
-            ],
-            "core_seconds": sum(row["core_seconds"] for row in rows),
-            "flops": sum(row["total_flops"] for row in rows),
-            "commit": commit() or "unknown",
-            "source": said,
-            "note": "Chosen on held-out families; see results/optimizer.meta_cost.json",
-        }
-        save_theta(SHIPPED, learned.theta, variant.settings, card)
-        note(f"{SHIPPED}: written")
+    if given.meta_train and given.worker < 0:
+        meta_gate.run(given, said)
+    if given.compare:
+        optimizer_compare.run(given, words, said)
     return EXIT_OK
-
-
-def note(text: str) -> None:
-    """A line of progress."""
-    print(text, file=sys.stderr, flush=True)
-
-
-NOTE = (
-    "Meta-training of the gate. chosen: `best` where the weights beat the start on "
-    "held-out families by two standard errors on fresh seeds, else `start`. gain: of "
-    "log(held-out loss at the end / at the start), best less start; below 0 is better."
-)
-
-
-def cost_rows(arm: str, learned: Learned) -> list[dict[str, Any]]:
-    """A row for each stage: what was spent, and what came of it."""
-    return [
-        {
-            "arm": arm,
-            "stage": number,
-            "chosen": result.chosen,
-            "updates": result.updates,
-            "inner_steps": result.inner_steps,
-            "seconds": result.seconds,
-            "core_seconds": result.core_seconds,
-            "total_flops": result.flops,
-            "gain": result.confirm.mean,
-            "gain_error": result.confirm.error,
-        }
-        for number, result in enumerate(learned.stages, 1)
-    ]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The two tracks as token stores: what arms train on, tune on, and are read on once.
+"""Texts as token stores: what arms train on, tune on, and are read on once.
 
     clean      WikiText-2; its validation articles in two halves
+    encyclopedic
+               that domain of the multi-domain corpus; its held-out documents likewise
     mixture    the noisy pool of `experiments.pool`; the target's held-out documents in
                two halves
 
@@ -57,6 +59,26 @@ def clean(data: Path, folder: Path) -> None:
     for place, half in enumerate(HALVES):
         _lines(folder / f"clean.valid_{half}.jsonl", held_out[place::2])
     stores(folder, "clean", "clean", f"bpe:{VOCAB}")
+
+
+def encyclopedic(data: Path, folder: Path) -> None:
+    """Writes the stores `encyclopedic.a` and `encyclopedic.b`, likewise.
+
+    Raises:
+      UserError: if the labelled corpus is missing, or is another one than the stores'.
+    """
+    train, valid = inputs(data)
+    name = "encyclopedic"
+    check_inputs(folder, name, [Path(path) for path in (*train, *valid)])
+    if _there(folder, name):
+        return
+    read_all = lambda paths: itertools.chain.from_iterable(map(rows, map(Path, paths)))
+    own = lambda paths: [r["text"] for r in read_all(paths) if r["domain"] == name]
+    held_out = own(valid)
+    _lines(folder / f"{name}.jsonl", own(train))
+    for place, half in enumerate(HALVES):
+        _lines(folder / f"{name}.valid_{half}.jsonl", held_out[place::2])
+    stores(folder, name, name, f"bpe:{VOCAB}")
 
 
 def mixture(data: Path, folder: Path) -> None:

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import meta_optimizer
-from experiments.meta_optimizer import DOMAINS, main, make, read_texts
+from experiments import meta_gate
+from experiments.meta_gate import DOMAINS, read_texts
+from experiments.meta_optimizer import main
+from experiments.meta_stages import make
 from experiments.records import read_record
 from uets_jax.errors import UserError
 from uets_jax.models.presets import model_config
@@ -23,7 +25,7 @@ def data(tmp_path):
     """A corpus with as much of each domain as is the least."""
     folder = tmp_path / "data" / "multidomain"
     folder.mkdir(parents=True)
-    text = "é word " * (meta_optimizer.BYTES // 70)
+    text = "é word " * (meta_gate.BYTES // 70)
     lines = [json.dumps({"domain": name, "text": text}) for name in (*DOMAINS, "other")]
     with lzma.open(folder / "train-00.jsonl.xz", "wt", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")

@@ -1,0 +1,120 @@
+"""Runs what `optimizer_plan` wants, and writes the tables of `optimizer_rows`."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import optimizer_costs, optimizer_plan, optimizer_rows, search, tracks
+from experiments.optimizer_plan import BATCH, RULES, OptimizerPlan, Options
+from experiments.records import read_record, write_record
+from experiments.runner import Results, pin, run_queue, serve
+from experiments.step_times import step_time
+from uets_jax.errors import UserError
+from uets_jax.models.presets import from_dict
+from uets_jax.optim.stored import load_theta
+
+TABLES = (*optimizer_plan.TABLES, "overhead")
+PREPARE = {"clean": tracks.clean, "encyclopedic": tracks.encyclopedic}
+
+
+def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
+    """Data, runs, tables.
+
+    Args:
+      given: of the command line.
+      words: of it, for workers.
+      said: the command, for records.
+    """
+    wanted = tuple(given.only or TABLES)
+    options = Options(
+        given.stores,
+        tuple(t for t in wanted if t in optimizer_plan.TABLES),
+        tuple(given.task or Options.tasks),
+        tuple(given.rule or RULES),
+        given.trials,
+        given.scale,
+    )
+    plan, runs = OptimizerPlan(options), given.runs / "compare"
+    if given.worker >= 0:
+        pin(given.worker)
+        run_queue(plan, runs)
+        return
+    for text in {task.text for task in plan.tasks} | {"clean"}:
+        PREPARE[text](given.data_dir, given.stores)
+    if given.workers > 1 and options.tables:
+        serve(given.workers, "experiments.meta_optimizer", words)
+    results = run_queue(plan, runs)
+    card = load_theta(None).card
+    config = {
+        "batch": BATCH,
+        "trials": given.trials,
+        "scale": given.scale,
+        "meta_trained": card["meta_trained"],
+        "meta_commit": card["commit"],
+    }
+    found = tables(plan, results, _meta_core_seconds(given.out))
+    if "overhead" in wanted:
+        found["overhead"] = optimizer_costs.overhead_rows(given.stores)
+    notes = {**optimizer_rows.NOTES, "overhead": optimizer_costs.NOTE}
+    for name, rows in found.items():
+        if rows:
+            table = f"optimizer.{name}"
+            print(write_record(table, rows, said, config, notes[name], given.out))
+
+
+def tables(
+    plan: OptimizerPlan, results: Results, meta_core_seconds: float | None
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every table that the plan was asked for."""
+    records, asked = list(results.values()), plan.options.tables
+    found: dict[str, list[dict[str, Any]]] = {}
+    if "compare" in asked:
+        times = step_times(records)
+        found["compare"] = optimizer_rows.compare_rows(
+            records, times, edges_of(plan, results), meta_core_seconds
+        )
+        found["trials"] = optimizer_rows.trial_rows(records)
+        found["runs"] = optimizer_rows.run_rows(records)
+    if "robustness" in asked:
+        found["robustness"] = optimizer_rows.robustness_rows(records)
+    if "untuned" in asked:
+        found["untuned"] = optimizer_rows.untuned_rows(records)
+    return found
+
+
+def step_times(
+    records: Sequence[Mapping[str, Any]],
+) -> dict[tuple[str, str], float]:
+    """Seconds of a step by (task, rule); tasks of one shape share it."""
+    known: dict[Any, float] = {}
+    found = {}
+    for record in optimizer_plan.runs_of(records, stage="final"):
+        shape = record["config"]["model"], record["rule"]
+        key = repr(shape)
+        if key not in known:
+            known[key] = step_time(from_dict(record["config"])).step_seconds
+        found[record["task"], record["arm"]] = known[key]
+    return found
+
+
+def edges_of(plan: OptimizerPlan, results: Results) -> dict[tuple[str, str], list[str]]:
+    """Settings whose best value is the last of its grid, by (task, rule)."""
+    found = {}
+    for task in plan.tasks:
+        for rule in plan.rules(task):
+            best = plan.tuned(task, rule, results, [])
+            if best is not None:
+                axes = RULES[rule]
+                point = tuple(axis.values.index(best[axis.name]) for axis in axes)
+                found[task.name, rule] = search.edges(axes, point)
+    return found
+
+
+def _meta_core_seconds(out: Path) -> float | None:
+    """Of the gate that is shipped; None where there is no record."""
+    try:
+        rows = read_record("optimizer.meta_cost", out)["rows"]
+    except UserError:
+        return None
+    return float(sum(r["core_seconds"] for r in rows if r["arm"] == "gate"))
