@@ -103,8 +103,9 @@ def note(text: str) -> None:
 
 NOTE = (
     "Meta-training of the gate. chosen: `best` where the weights beat the start on "
-    "held-out families by two standard errors on fresh seeds, else `start`. gain: of "
-    "log(held-out loss at the end / at the start), best less start; below 0 is better."
+    "held-out families by two standard errors on fresh seeds, else `start`. gain: log "
+    "held-out loss, best less start, over the fall for each e-fold of the steps: about "
+    "minus the log of a speed-up, so below 0 is better; clipped to 1 for every run."
 )
 
 

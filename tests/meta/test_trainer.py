@@ -185,10 +185,15 @@ def test_a_diverging_rule_is_the_worst_and_stays_finite(tmp_path):
 def test_comparison_is_paired():
     rng = np.random.default_rng(0)
     against = rng.normal(size=(2, 50))
-    found = compare(against - 0.1 + 0.01 * rng.normal(size=(2, 50)), against)
+    scores = against - 0.1 + 0.01 * rng.normal(size=(2, 50))
+    found = compare(scores, against, np.ones(2))
     assert abs(found.mean + 0.1) < 0.005
     assert 0.0005 < found.error < 0.002
     assert found.better
+    wider = compare(scores, against, np.array([0.5, 0.5]))
+    assert wider.mean == pytest.approx(2 * found.mean)
+    most = compare(against - 100, against, np.ones(2))
+    assert (most.mean, most.error) == (-1.0, 0.0)
 
 
 def test_bad_input_is_named(toy, tmp_path):

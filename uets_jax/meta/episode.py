@@ -171,10 +171,19 @@ def reference(
         return jax.lax.scan(step, parts.start(theta, episode), jnp.arange(steps))[1]
 
     falls = jax.vmap(one)(jax.random.split(key, episodes))
+    curve = mean_curve(falls)
+    return Reference(curve, doubling(curve))
+
+
+def mean_curve(falls: Float[Array, "n t"]) -> Float[Array, " 33"]:
+    """Smoothed mean of log(loss / first loss); a loss that diverges counts as first."""
     falls = jnp.where(jnp.isfinite(falls), jnp.minimum(falls, 0.0), 0.0).mean(0)
-    wide = max(1, steps // KNOTS)
+    wide = max(1, len(falls) // KNOTS)
     smooth = jnp.convolve(falls, jnp.ones(wide) / wide, "valid")
     places = jnp.linspace(0, 1, len(smooth))
-    curve = jnp.interp(jnp.linspace(0, 1, KNOTS), places, smooth)
-    slope = (curve[KNOTS // 2] - curve[-1]) / jnp.log(2.0)
-    return Reference(curve, jnp.maximum(slope, LEAST))
+    return jnp.interp(jnp.linspace(0, 1, KNOTS), places, smooth)
+
+
+def doubling(curve: Float[Array, " 33"]) -> Float[Array, ""]:
+    """What counts as 1, see `Reference`."""
+    return jnp.maximum((curve[KNOTS // 2] - curve[-1]) / jnp.log(2.0), LEAST)

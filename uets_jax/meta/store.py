@@ -29,7 +29,8 @@ class Books:
     """What is counted, over all parts of a run; stored with every checkpoint.
 
     check_seconds: of the last validation. start_scores: of the first theta on the
-    seeds of validations. best_mean: difference of the best theta to it.
+    seeds of validations, scales: of their families. best_mean: difference of the best
+    theta to it, best_update: when that was.
     """
 
     updates: int = 0
@@ -41,6 +42,7 @@ class Books:
     best_mean: float = 0.0
     best_update: int = 0
     start_scores: list[list[float]] = dataclasses.field(default_factory=list)
+    scales: list[float] = dataclasses.field(default_factory=list)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def charge(self, flops: float | None, steps: int) -> None:

@@ -117,9 +117,9 @@ def meta_train(
         first = _first(theta0, benches, config)
         state, books = store.resume(_placed(first, mesh))
         scoring = Scoring(make, tasks.valid)
-        if not books.start_scores:
+        if not books.scales:
             scores = _scored(scoring, state.start, 0, config.seeds, books)
-            books.start_scores = scores.tolist()
+            books.start_scores, books.scales = scores.tolist(), scoring.scales or []
         state = _learn(state, benches, scoring, config, store, books, interrupts)
         return _ended(state, scoring, config, store, books)
 
@@ -173,7 +173,7 @@ def _validated(
     begun, row = store.now(), {}
     for label, theta in (("theta", state.theta), ("mean", state.mean)):
         scores = _scored(scoring, theta, 0, config.seeds, books)
-        found = compare(scores, np.asarray(books.start_scores))
+        found = compare(scores, np.asarray(books.start_scores), _scales(books))
         row[label] = found._asdict()
         if found.mean < books.best_mean:
             books.best_mean, books.best_update = found.mean, books.updates
@@ -196,12 +196,12 @@ def _ended(
     if last < books.updates:
         state = _validated(state, scoring, config, store, books)
     store.save(state, books)
-    seeds = 2 * config.seeds
-    both = [
-        _scored(scoring, theta, _CONFIRM, seeds, books)
-        for theta in (state.best, state.start)
-    ]
-    confirm = compare(*both)
+    firsts = (_CONFIRM, _CONFIRM + config.seeds)  # two calls of one program
+    fresh = lambda theta: np.concatenate(
+        [_scored(scoring, theta, first, config.seeds, books) for first in firsts], 1
+    )
+    both = fresh(state.best), fresh(state.start)
+    confirm = compare(*both, _scales(books))
     chosen = "best" if books.best_update and confirm.better else "start"
     store.clock(books)
     result = Result(
@@ -225,7 +225,7 @@ def _ended(
     write_json(store.out / "result.json", plain)
     store.note(
         f"{chosen} after {books.updates} updates: {confirm.mean:+.4f} +- "
-        f"{confirm.error:.4f} log held-out loss against the start"
+        f"{confirm.error:.4f} against the start, in e-folds of steps"
     )
     return result
 
@@ -237,6 +237,10 @@ def _scored(
     steps = sum(family.horizon for family in scoring.families)
     books.inner_steps += seeds * steps
     return scoring(theta, first, seeds)
+
+
+def _scales(books: Books) -> np.ndarray:
+    return np.asarray(books.scales)
 
 
 def _first(theta: Any, benches: dict[str, Bench], config: MetaConfig) -> MetaState:

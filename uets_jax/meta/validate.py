@@ -30,29 +30,33 @@ class Comparison(NamedTuple):
         return self.mean < -2 * self.error
 
 
-# (theta, seeds, factor of the learning rate) -> a score for each seed
-Scores = Callable[[Any, Int[Array, " n"], Float[Array, ""]], Float[Array, " n"]]
+# (theta, seeds, factor of the learning rate) -> (scores, training losses)
+Scores = Callable[
+    [Any, Int[Array, " n"], Float[Array, ""]],
+    tuple[Float[Array, " n"], Float[Array, "n t"]],
+]
 
 
 def scorer(make: Make, family: Family) -> Scores:
-    """(theta, seeds, factor) -> log(held-out loss at the end / at the start), <= 1.
+    """Whole runs, one for each seed.
 
-    Runs of the nominal horizon without augmentation, at the family's learning rate
-    times the factor.
+    A score is log(held-out loss at the end / at the start), at most 1; beside it the
+    logs of training losses over the first one. Runs have the nominal horizon, no
+    augmentation, and the family's learning rate times the factor.
     """
     parts = run(make, family, PLAIN)
 
-    def one(theta: Any, seed: Int[Array, ""], factor: Float[Array, ""]) -> Array:
+    def one(theta: Any, seed: Int[Array, ""], factor: Float[Array, ""]) -> Any:
         episode = parts.begin(jax.random.fold_in(jax.random.key(0), seed))
         steps = jnp.asarray(family.horizon, jnp.int32)
         drawn = episode.drawn._replace(horizon=steps, rate=jnp.asarray(factor))
         episode = episode._replace(drawn=drawn)
         first = parts.start(theta, episode)
-        step = lambda inner, t: (parts.advance(theta, inner, episode, t)[0], None)
-        last, _ = jax.lax.scan(step, first, jnp.arange(family.horizon))
+        step = lambda inner, t: parts.advance(theta, inner, episode, t)
+        last, falls = jax.lax.scan(step, first, jnp.arange(family.horizon))
         ends = [family.held(inner.params, episode.instance) for inner in (first, last)]
         score = jnp.log(ends[1] / ends[0])
-        return jnp.where(jnp.isfinite(score), jnp.minimum(score, WORST), WORST)
+        return jnp.where(jnp.isfinite(score), jnp.minimum(score, WORST), WORST), falls
 
     return jax.vmap(one, (None, 0, None))
 
@@ -60,9 +64,18 @@ def scorer(make: Make, family: Family) -> Scores:
 def compare(
     scores: Float[np.ndarray, "families seeds"],
     against: Float[np.ndarray, "families seeds"],
+    scales: Float[np.ndarray, " families"],
 ) -> Comparison:
-    """Paired over seeds; every family counts alike."""
+    """Paired over seeds; every family counts alike.
+
+    Args:
+      scores: of a theta.
+      against: of the one that it is compared with, same seeds.
+      scales: of `episode.doubling`: a difference over it is about minus the log of a
+        speed-up. It counts for at most 1 either way, so that no single run decides.
+    """
     apart = np.asarray(scores, np.float64) - np.asarray(against, np.float64)
+    apart = np.clip(apart / np.asarray(scales, np.float64)[:, None], -1.0, 1.0)
     families, seeds = apart.shape
     error = math.sqrt((apart.var(1, ddof=1) / seeds).sum()) / families
     return Comparison(float(apart.mean()), error)

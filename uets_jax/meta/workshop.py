@@ -14,7 +14,15 @@ from jaxtyping import Array, Float
 
 from uets_jax.errors import UserError
 from uets_jax.measure.jaxpr import count
-from uets_jax.meta.episode import KNOTS, Make, Reference, problem, reference
+from uets_jax.meta.episode import (
+    KNOTS,
+    Make,
+    Reference,
+    doubling,
+    mean_curve,
+    problem,
+    reference,
+)
 from uets_jax.meta.estimators import compile_window, estimator
 from uets_jax.meta.family import Family
 from uets_jax.meta.settings import MetaConfig, fixed
@@ -71,7 +79,8 @@ def flops_of(function: Callable[..., Any], *inputs: Any) -> float | None:
 class Scoring:
     """Scores of held-out families: [families, seeds] for a theta.
 
-    flops: of all calls so far is `calls`' sum; None where it can't be counted.
+    scales: of the families (see `validate.compare`), from the first call, unless they
+    are set before it.
     """
 
     def __init__(self, make: Make, families: Sequence[Family]) -> None:
@@ -79,6 +88,7 @@ class Scoring:
         self._plain = [scorer(make, family) for family in families]
         self._compiled = [jax.jit(score) for score in self._plain]
         self._flops: dict[int, float | None] = {}
+        self.scales: list[float] | None = None
 
     def __call__(
         self, theta: Any, first: int, seeds: int
@@ -86,7 +96,10 @@ class Scoring:
         """Of seeds first, first + 1, .."""
         numbers = jnp.arange(first, first + seeds)
         one = jnp.ones(())
-        return np.stack([np.asarray(f(theta, numbers, one)) for f in self._compiled])
+        both = [f(theta, numbers, one) for f in self._compiled]
+        if self.scales is None:
+            self.scales = [float(doubling(mean_curve(falls))) for _, falls in both]
+        return np.stack([np.asarray(scores) for scores, _ in both])
 
     def flops(self, theta: Any, seeds: int) -> float | None:
         """Of one call."""
