@@ -1,0 +1,141 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from experiments.optimizer_plan import (
+    CONDITIONS,
+    LADDER,
+    LATER_SEEDS,
+    MANY,
+    RULES,
+    TASKS,
+    UNTUNED,
+    OptimizerPlan,
+    Options,
+    around,
+    configure,
+    next_place,
+    runs_of,
+)
+from uets_jax.config import config_hash
+from uets_jax.validation import validate
+
+OPTIONS = Options(Path("stores"), ("compare",), ("narrow",))
+
+
+def answer(plan, loss):
+    """All that a plan wants, its runs replaced by a function of a job's labels."""
+    results = {}
+    while True:
+        jobs = plan(results)
+        new = [job for job in jobs if job.name not in results]
+        if not new:
+            return results
+        for job in new:
+            labels = dict(job.labels)
+            found = loss(labels)
+            record = {"bits_per_byte": found, "steps": job.config.train.steps}
+            results[job.name] = {**labels, **record, "name": job.name}
+
+
+def falls(labels):
+    """Muon reaches AdamW's loss in 0.6 of the steps, SGD never; best rate 0.01."""
+    speed = {"muon": 1 / 0.6, "learned": 2.0, "sgd": 0.1}.get(labels["rule"], 1.0)
+    rate = labels["settings"].get("learning_rate", 0.01)
+    off = abs(math.log(rate / 0.01)) if labels["stage"] == "trial" else 0.0
+    return 3.0 - math.log(speed * labels["share"]) + off
+
+
+def test_trials_then_budgets_around_the_target():
+    plan = OptimizerPlan(OPTIONS)
+    records = list(answer(plan, falls).values())
+    for rule in RULES:
+        tried = runs_of(records, stage="trial", arm=rule)
+        assert 7 <= len(tried) <= 12  # it ends where no neighbour is better
+    shares = lambda rule: sorted(
+        {r["share"] for r in runs_of(records, stage="final", arm=rule)}
+    )
+    assert shares("adamw") == [1.0]
+    assert shares("muon") == [0.5, 0.7, 1.0]  # 0.6 between; 1.0 for equal steps
+    assert {0.35, 0.5, 0.7, 1.0} == {*shares("learned")}
+    assert shares("sgd") == [0.7, 1.0, 1.4, 2.0]  # looked up to the end
+    seeds = {r["seed"] for r in runs_of(records, stage="final", arm="muon", share=0.5)}
+    assert seeds == {1, 2, 3}
+
+
+def test_the_plan_is_the_same_for_equal_results():
+    plan = OptimizerPlan(OPTIONS)
+    results = answer(plan, falls)
+    assert [j.name for j in plan(results)] == [j.name for j in plan(results)]
+    names = [job.name for job in plan(results)]
+    assert len(names) == len({*names})
+
+
+@pytest.mark.parametrize(
+    ("tried", "place"),
+    [
+        ({3: 2.0}, 2),  # reached: smaller
+        ({3: 4.0}, 4),  # not: larger
+        ({3: None}, 4),  # diverged: not reached
+        ({3: 2.0, 2: 4.0}, None),
+        ({3: 4.0, 4: 2.0}, None),
+        ({3: 4.0, 4: 4.0, 5: 4.0, 6: 4.0}, None),
+        ({3: 2.0, 2: 2.0, 1: 2.0, 0: 2.0}, None),
+    ],
+)
+def test_next_place(tried, place):
+    assert next_place(tried, 3.0) == place
+
+
+@pytest.mark.parametrize(
+    ("tried", "places"),
+    [
+        ({3: 2.0, 2: 4.0}, [2, 3, 4]),
+        ({0: 2.0, 1: 2.0, 2: 2.0, 3: 2.0}, [0, 1, 2]),
+        ({6: 2.0, 5: 4.0}, [4, 5, 6]),
+        ({6: 4.0}, [5, 6]),
+    ],
+)
+def test_three_budgets_around_the_target(tried, places):
+    assert around(tried, 3.0) == places
+    assert all(place < len(LADDER) for place in places)
+
+
+def test_every_rule_can_be_configured_and_trials_share_an_executable():
+    for task in TASKS:
+        for rule in RULES:
+            config = configure(OPTIONS, task, rule, {}, 1.0, 1)
+            validate(config)
+            assert config.train.steps == task.steps
+            assert config.train.batch * config.model.context == 4096
+    plain = configure(OPTIONS, TASKS[1], "muon", {"warmup": 0.1}, 0.5, 1)
+    assert (plain.train.steps, plain.optim.warmup) == (60, 6)
+
+
+def test_conditions_change_one_thing():
+    plan = OptimizerPlan(Options(Path("stores"), ("robustness",)))
+    results = answer(plan, falls)
+    jobs = [j for j in plan(results) if dict(j.labels)["stage"] == "robust"]
+    assert len(jobs) == len(MANY) * len(CONDITIONS) * LATER_SEEDS
+    assert len({config_hash(j.config) for j in jobs}) == len(jobs)
+    by = {
+        (dict(j.labels)["condition"], dict(j.labels)["factor"]): j.config
+        for j in jobs
+        if dict(j.labels)["arm"] == "muon"
+    }
+    same = by["learning_rate", 1.0]
+    assert by["batch", 4.0].train.batch == 4 * same.train.batch
+    assert by["width", 4.0].model.width == 4 * same.model.width
+    assert by["horizon", 0.5].train.steps == same.train.steps // 2
+    assert by["bfloat16", 1.0].model.dtype == "bfloat16"
+    ratio = by["learning_rate", 10.0].optim.learning_rate / same.optim.learning_rate
+    assert ratio == pytest.approx(10)
+
+
+def test_untuned_runs_have_the_defaults():
+    plan = OptimizerPlan(Options(Path("stores"), ("untuned",), ("wiki",)))
+    jobs = plan({})
+    assert len(jobs) == len(UNTUNED) * LATER_SEEDS
+    config = next(j.config for j in jobs if dict(j.labels)["arm"] == "learned")
+    assert config.optim.learning_rate == type(config.optim)().learning_rate
