@@ -31,7 +31,7 @@ WRONG_RECIPES = [
     ('{"model": {"heads": "2"}}', "model.heads: expected int"),
     ('{"model": {"preset": ["modern"]}}', "model.preset"),
     ('{"model": {"size": 5}}', "model.size"),
-    ('{"optim": {"name": "sgd"}}', "optim.name: 'sgd'"),
+    ('{"optim": {"name": "muonn"}}', "optim.name: 'muonn': did you mean 'muon'?"),
     ('{"optim": {"learning_rate": NaN}}', "optim.learning_rate"),
     ('{"optim": {"learning_rate": -1}}', "optim.learning_rate"),
     ("[" * 100_000, "recipe.json: not JSON"),

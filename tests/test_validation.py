@@ -46,11 +46,11 @@ LEAST = {
     "train.microbatches "
     "train.keep train.bad_steps train.log_every train.sample_tokens train.mesh.fsdp "
     "train.mesh.tensor select.candidates select.run select.buffer "
-    "curriculum.candidates growth.probe_steps",
+    "curriculum.candidates growth.probe_steps optim.gate_every optim.soap_every",
     0: "model.experts model.capacity model.balance "
     "model.vocab model.softcap model.memory_rows data.length optim.learning_rate "
     "optim.weight_decay optim.warmup optim.decay optim.floor optim.clip optim.eps "
-    "optim.adam_ratio train.seed train.eval_every train.eval_tokens "
+    "optim.adam_ratio optim.soap_max_dim train.seed train.eval_every train.eval_tokens "
     "train.checkpoint_every train.spike train.watchdog train.samples "
     "train.mesh.data select.knobs.temperature select.knobs.final_temperature "
     "select.knobs.anneal select.knobs.novelty select.knobs.staleness "
