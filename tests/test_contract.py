@@ -245,8 +245,6 @@ CASES = {
 
 
 ATOL = {"soap": 1e-3}  # eigenvectors move by rounding over the gap of eigenvalues
-# XLA's LAPACK stalls on eight virtual devices of a CPU with two cores
-SPREAD = [name for name in CASES if name != "soap"]
 
 
 def check_close(one, other, atol: float) -> None:
@@ -294,7 +292,7 @@ def test_a_state_that_was_saved_and_restored_changes_nothing(name, tmp_path):
     chex.assert_trees_all_equal(run(restored["s"], *given), run(state, *given))
 
 
-@pytest.mark.parametrize("name", SPREAD)
+@pytest.mark.parametrize("name", CASES)
 def test_a_state_keeps_its_sharding(name):
     make, inputs = CASES[name]
     part, mesh = make(), make_mesh(MeshConfig(data=8))

@@ -203,8 +203,7 @@ def _begun(sides: list[Sides], begins: list[Any]) -> list[Sides]:
     def basis(factor, old, begins):
         if factor is None:
             return None
-        vectors = jnp.linalg.eigh(factor, symmetrize_input=False)[1][..., ::-1]
-        return jnp.where(begins[..., None, None], vectors, old)
+        return jnp.where(begins[..., None, None], _eigenvectors(factor), old)
 
     def one(s: Sides, begins: Any) -> Sides:
         left = basis(s.left, s.left_basis, begins)
@@ -212,6 +211,18 @@ def _begun(sides: list[Sides], begins: list[Any]) -> list[Sides]:
         return s._replace(left_basis=left, right_basis=right)
 
     return list(map(one, sides, begins))
+
+
+def _eigenvectors(factor: Float[Array, "*batch n n"]) -> Float[Array, "*batch n n"]:
+    """In columns, by falling eigenvalue.
+
+    One matrix after another: a call for many waits on a CPU for threads of the pool
+    that it runs in, without end where several devices share the pool. For several
+    devices and sides above 100 set OPENBLAS_NUM_THREADS=1 as well.
+    """
+    one = lambda m: jnp.linalg.eigh(m, symmetrize_input=False)[1][:, ::-1]
+    flat = factor.reshape(-1, *factor.shape[-2:])
+    return jax.lax.map(one, flat).reshape(factor.shape)
 
 
 def _refreshed(
