@@ -116,19 +116,23 @@ def test_other_settings_are_refused(whole, toy, tasks):
 
 
 def test_a_theta_that_changes_nothing_falls_back_to_the_start(toy, few, tmp_path):
-    """The rule ignores theta, so no theta is better by two errors."""
+    """The rule ignores theta, so no theta is better by two errors; by tbptt."""
     make = lambda theta: toy.make(toy.start)
-    config = dataclasses.replace(CONFIG, updates=2, validate=1)
+    config = dataclasses.replace(CONFIG, updates=2, validate=1, estimator="tbptt")
     start = {"unused": jnp.zeros(3)}
     result = meta_train(make, start, few, config, tmp_path, stream=io.StringIO())
     assert result.chosen == "start"
     chex.assert_trees_all_equal(result.theta, start)
     assert result.confirm.mean == 0.0
+    assert result.inner_steps == 2 * 8 * 10 + ((1 + 2 * 2) * 4 + 2 * 8) * 20
 
 
 def test_minutes_end_the_run(toy, few, tmp_path):
+    """By pes; a look at the clock takes a second."""
     ticks = iter(range(10**6))
-    config = dataclasses.replace(CONFIG, updates=0, minutes=1.0, log_every=5)
+    config = dataclasses.replace(
+        CONFIG, updates=0, minutes=1.0, log_every=5, estimator="pes"
+    )
     result = meta_train(
         toy.make,
         toy.start,
@@ -139,15 +143,8 @@ def test_minutes_end_the_run(toy, few, tmp_path):
         now=lambda: float(next(ticks)),
     )
     assert 2 <= result.updates < 60
-
-
-@pytest.mark.parametrize("name", ["pes", "tbptt"])
-def test_other_estimators_run(name, toy, few, tmp_path):
-    config = dataclasses.replace(CONFIG, updates=2, estimator=name)
-    result = meta_train(
-        toy.make, toy.start, few, config, tmp_path, stream=io.StringIO()
-    )
     assert np.isfinite(result.last["log_step"])
+    assert float(result.last["log_step"]) != 0
 
 
 def test_eight_devices_learn_what_one_does(toy, few, tmp_path):
