@@ -1,4 +1,5 @@
 import functools
+import re
 
 import chex
 import jax
@@ -229,3 +230,11 @@ def test_it_learns_what_adam_finds_hard():
 
     soap = final(scale_by_soap(MATRICES, every=5))
     assert soap < 0.5 * final(optax.scale_by_adam(b1=0.9, b2=0.95))
+
+
+def test_eigenvectors_are_taken_of_one_matrix_at_a_time():
+    """LAPACK's call for a stack waits for the pool of threads that it runs in."""
+    tx = scale_by_soap(MATRICES, every=EVERY)
+    text = str(jax.make_jaxpr(tx.update)(tree(0), tx.init(tree(0))))
+    shapes = re.findall(r"f32\[([\d,]+)\] \w+:f32\[[\d,]+\] = eigh\[", text)
+    assert {*shapes} == {"4,4", "5,5"}
