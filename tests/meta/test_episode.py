@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from uets_jax.meta.augment import PLAIN
-from uets_jax.meta.episode import Reference, problem, reference, run
+from uets_jax.meta.episode import (
+    Reference,
+    doubling,
+    mean_curve,
+    problem,
+    reference,
+    run,
+)
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ def test_the_nominal_rule_is_worth_nothing(toy, family):
     value, against = mean(jax.random.key(0))
     assert abs(float(value)) < 0.1
     assert against.curve.shape == (33,)
-    assert float(against.scale) >= 0.1
+    assert float(against.scale) >= 0.02
 
 
 def test_a_curve_is_the_mean_log_fall_where_the_rule_stands_still(toy, bowl):
@@ -71,7 +78,17 @@ def test_a_curve_is_the_mean_log_fall_where_the_rule_stands_still(toy, bowl):
         )
     )
     np.testing.assert_allclose(go(still).curve, 0.0, atol=0.1)
-    np.testing.assert_allclose(go(still).scale, 0.1)
+    np.testing.assert_allclose(go(still).scale, 0.02)
     assert np.isfinite(go(wild).curve).all()
     assert (go(wild).curve <= 0).all()
     assert (go(toy.start).curve[8:] < -0.05).all()
+
+
+def test_a_scale_is_the_fall_of_a_doubling():
+    """Where loss ~ t^-0.3 it is 0.3; what diverges counts as the first loss."""
+    places = jnp.linspace(0, 1, 33)
+    power = -0.3 * jnp.log(jnp.maximum(places, 1e-3))
+    np.testing.assert_allclose(doubling(power), 0.3, rtol=1e-4)
+    np.testing.assert_allclose(doubling(jnp.zeros(33)), 0.02)
+    falls = jnp.stack([jnp.full(33, -1.0), jnp.full(33, jnp.nan), jnp.full(33, 5.0)])
+    np.testing.assert_allclose(mean_curve(falls), -1 / 3, rtol=1e-5)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from uets_jax.meta.augment import PLAIN
-from uets_jax.meta.episode import reference
+from uets_jax.meta.episode import doubling, mean_curve, reference
 from uets_jax.meta.settings import MetaConfig
 from uets_jax.meta.validate import scorer
 from uets_jax.meta.workshop import Scoring, bench, flops_of, references
@@ -94,10 +94,16 @@ def test_flops_are_counted_or_unknown():
 
 def test_scores_are_stacked_by_family(toy, bowl):
     families = (bowl("one"), bowl("two", 3))
-    scoring = Scoring(toy.make, families)
+    scoring, scales = Scoring(toy.make, families), []
     found = scoring(toy.start, 5, 3)
     for row, family in zip(found, families, strict=True):
-        own = jax.jit(scorer(toy.make, family))(toy.start, jnp.arange(5, 8))
+        score = jax.jit(scorer(toy.make, family))
+        own, falls = score(toy.start, jnp.arange(5, 8), jnp.ones(()))
         np.testing.assert_allclose(row, own, rtol=1e-5, atol=1e-6)
+        scales.append(float(doubling(mean_curve(falls))))
+    np.testing.assert_allclose(scoring.scales, scales, rtol=1e-4)
+    kept = list(scoring.scales)
+    scoring({**toy.start, "log_step": jnp.ones(())}, 5, 3)
+    assert scoring.scales == kept
     ratio = scoring.flops(toy.start, 6) / scoring.flops(toy.start, 3)
     assert ratio == pytest.approx(2.0, rel=0.05)
