@@ -168,7 +168,8 @@ def _stored(path: Path) -> dict[str, Any]:
 def _mark(theta: Any, family: Family, config: MetaConfig) -> str:
     """A digest of all that a reference depends on but the code."""
     settings = {k: fixed(config)[k] for k in ("augment", "reference", "seed")}
-    own = (family.name, family.horizon, family.learning_rate, family.weight_decay)
+    own = (family.name, family.batch, family.horizon)
+    own += (family.learning_rate, family.weight_decay)
     digest = hashlib.sha256(repr((settings, own)).encode())
     for leaf in jax.tree.leaves(theta):
         digest.update(np.asarray(leaf).tobytes())
