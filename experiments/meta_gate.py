@@ -6,11 +6,12 @@ WikiText-2 and the encyclopedic domain are never read: the comparison is made th
 """
 
 import argparse
+import dataclasses
 import json
 import lzma
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from experiments.meta_stages import VARIANTS, Learned, learn
 from experiments.records import write_record
 from uets_jax.errors import UserError
 from uets_jax.measure.machine import commit
+from uets_jax.meta.family import Tasks
 from uets_jax.meta.settings import MetaConfig
 from uets_jax.meta.tasks import default_tasks, listing
 from uets_jax.optim.stored import SHIPPED, save_theta
@@ -54,6 +56,36 @@ def read_texts(folder: Path) -> dict[str, np.ndarray]:
     return ids
 
 
+class Trained(NamedTuple):
+    """What was learned, on which tasks, a row for each stage, and the weights' file."""
+
+    learned: Learned
+    tasks: Tasks
+    rows: list[dict[str, Any]]
+    path: Path
+
+
+def trained(arm: str, seed: int, config: MetaConfig, data: Path, runs: Path) -> Trained:
+    """Meta-trains a variant; the weights are written into its folder.
+
+    Args:
+      arm: a name of `VARIANTS`.
+      seed: of everything.
+      config: budget and settings.
+      data: folder of the corpora.
+      runs: folder of the runs of all variants.
+    """
+    use_compilation_cache()
+    tasks = default_tasks(read_texts(data), 256)
+    folder = runs / arm / f"seed-{seed}"
+    variant = VARIANTS[arm]
+    own = dataclasses.replace(config, seed=seed)
+    learned = learn(variant, tasks, own, folder, note)
+    path = folder / "theta.npz"
+    save_theta(path, learned.theta, variant.settings)
+    return Trained(learned, tasks, cost_rows(arm, learned), path)
+
+
 def run(given: argparse.Namespace, said: str) -> None:
     """Meta-trains, writes the record and, if asked and earned, the weights.
 
@@ -61,39 +93,42 @@ def run(given: argparse.Namespace, said: str) -> None:
       given: minutes, updates, seed, validate, variant, runs, out, data_dir, ship.
       said: the command.
     """
-    use_compilation_cache()
-    tasks = default_tasks(read_texts(given.data_dir), 256)
     config = MetaConfig(
-        updates=given.updates,
-        minutes=given.minutes,
-        seed=given.seed,
-        validate=given.validate,
+        updates=given.updates, minutes=given.minutes, validate=given.validate
     )
-    variant = VARIANTS[given.variant]
-    runs = given.runs / given.variant / f"seed-{given.seed}"
-    learned = learn(variant, tasks, config, runs, note)
-    save_theta(runs / "theta.npz", learned.theta, variant.settings)
-    rows = cost_rows(given.variant, learned)
-    about = {"minutes": given.minutes, "seed": given.seed, "tasks": listing(tasks, 1)}
-    print(write_record("optimizer.meta_cost", rows, said, about, NOTE, given.out))
-    if given.ship and any(result.chosen == "best" for result in learned.stages):
-        horizons = [family.horizon for family in tasks.train]
-        augment = config.augment
-        card = {
-            "meta_trained": True,
-            "tasks": listing(tasks),
-            "horizon": [
-                round(min(horizons) / augment.horizon),
-                round(2 * max(horizons) * augment.horizon),
-            ],
-            "core_seconds": sum(row["core_seconds"] for row in rows),
-            "flops": sum(row["total_flops"] for row in rows),
-            "commit": commit() or "unknown",
-            "source": said,
-            "note": "Chosen on held-out families; see results/optimizer.meta_cost.json",
-        }
-        save_theta(SHIPPED, learned.theta, variant.settings, card)
+    made = trained(given.variant, given.seed, config, given.data_dir, given.runs)
+    about = {
+        "minutes": given.minutes,
+        "seed": given.seed,
+        "tasks": listing(made.tasks, 1),
+    }
+    print(write_record("optimizer.meta_cost", made.rows, said, about, NOTE, given.out))
+    earned = any(result.chosen == "best" for result in made.learned.stages)
+    if given.ship and earned:
+        settings = VARIANTS[given.variant].settings
+        save_theta(SHIPPED, made.learned.theta, settings, card_of(made, config, said))
         note(f"{SHIPPED}: written")
+    elif given.ship:
+        note("not shipped: the weights do not beat the nominal rule")
+
+
+def card_of(made: Trained, config: MetaConfig, said: str) -> dict[str, Any]:
+    """The card of weights that are shipped."""
+    horizons = [family.horizon for family in made.tasks.train]
+    augment = config.augment
+    return {
+        "meta_trained": True,
+        "tasks": listing(made.tasks),
+        "horizon": [
+            round(min(horizons) / augment.horizon),
+            round(2 * max(horizons) * augment.horizon),
+        ],
+        "core_seconds": sum(row["core_seconds"] for row in made.rows),
+        "flops": sum(row["total_flops"] or 0.0 for row in made.rows),
+        "commit": commit() or "unknown",
+        "source": said,
+        "note": "Chosen on held-out families; see results/optimizer.meta_cost.json",
+    }
 
 
 def note(text: str) -> None:

@@ -2,21 +2,17 @@ import json
 import lzma
 from types import SimpleNamespace
 
-import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import meta_gate
 from experiments.meta_gate import DOMAINS, read_texts
 from experiments.meta_optimizer import main
-from experiments.meta_stages import make
+from experiments.meta_stages import Learned
 from experiments.records import read_record
 from uets_jax.errors import UserError
-from uets_jax.models.presets import model_config
-from uets_jax.models.transformer import make_model
-from uets_jax.optim.gate import GateSettings, init_theta
+from uets_jax.optim.gate import init_theta
 from uets_jax.optim.stored import load_theta
 
 
@@ -49,58 +45,51 @@ def test_too_little_text_and_none_are_one_line(data, tmp_path):
         read_texts(data)
 
 
-def test_a_gate_that_trusts_the_nominal_rule_is_near_it(batch):
-    """On the house's transformer and on a plain tree."""
-    settings = GateSettings()
-    theta = init_theta(jax.random.key(0), settings)
-    model = make_model(model_config("modern", "tiny", vocab=64))
-    trees = (
-        jax.jit(model.init)(jax.random.key(0)),
-        {"w": jnp.ones((8, 4)), "b": jnp.ones(4)},
-    )
-    for params in trees:
-        grads = jax.tree.map(lambda p: 0.01 * jnp.cos(p + 0.3), params)
-        steps = []
-        for weights in (None, theta):
-            tx = make(weights, settings)
-            step = jax.jit(lambda g, p, tx=tx: tx.update(g, tx.init(p), p)[0])
-            steps.append(step(grads, params))
-        chex.assert_trees_all_close(*steps, rtol=0.3, atol=2e-3)
-
-
 @pytest.fixture
-def learned(monkeypatch, tmp_path):
-    """Meta-training that ends at once with weights of its own."""
+def shipped(monkeypatch, tmp_path):
+    """Meta-training that ends at once; where the weights go to."""
 
-    def trained(rule, theta, tasks, config, out, nominal):
-        return SimpleNamespace(
-            chosen="best",
-            theta=jax.tree.map(lambda x: x + 1, theta),
+    def learn(variant, tasks, config, runs, told):
+        theta = init_theta(jax.random.key(config.seed), variant.settings)
+        result = SimpleNamespace(
+            chosen=chosen[0],
             updates=7,
+            inner_steps=100,
+            seconds=2.0,
             core_seconds=3.0,
             flops=1e9,
-            confirm=SimpleNamespace(mean=0.1, error=0.01),
+            confirm=SimpleNamespace(mean=-0.1, error=0.01),
         )
+        return Learned(theta, (result, result))
 
-    monkeypatch.setattr(meta_optimizer, "meta_train", trained)
-    monkeypatch.setattr(meta_optimizer, "SHIPPED", tmp_path / "gate.npz")
-    return tmp_path / "gate.npz"
+    chosen = ["best"]
+    monkeypatch.setattr(meta_gate, "learn", learn)
+    monkeypatch.setattr(meta_gate, "SHIPPED", tmp_path / "gate.npz")
+    return SimpleNamespace(path=tmp_path / "gate.npz", chosen=chosen)
 
 
-def test_what_was_learned_is_recorded_and_shipped_if_asked(learned, data, tmp_path):
+def test_what_was_learned_is_recorded_and_shipped_if_asked(shipped, data, tmp_path):
     given = ["--meta-train", "--data-dir", str(data), "--out", str(tmp_path / "out")]
+    given += ["--runs", str(tmp_path / "runs")]
     assert main(given) == 0
-    [row] = read_record("optimizer.meta_cost", tmp_path / "out")["rows"]
-    assert (row["chosen"], row["updates"], row["gain"]) == ("best", 7, 0.1)
-    assert not learned.exists()
+    first, second = read_record("optimizer.meta_cost", tmp_path / "out")["rows"]
+    assert (first["chosen"], first["updates"], first["gain"]) == ("best", 7, -0.1)
+    assert (first["stage"], second["stage"]) == (1, 2)
+    assert not shipped.path.exists()
+    own = load_theta(tmp_path / "runs" / "gate" / "seed-0" / "theta.npz")
+    assert not own.card["meta_trained"]
     assert main([*given, "--ship"]) == 0
-    found = load_theta(learned)
+    found = load_theta(shipped.path)
     assert found.card["meta_trained"]
+    assert found.card["core_seconds"] == 6.0
     least, most = found.card["horizon"]
     assert 0 < least < most
     assert len(found.card["tasks"]) >= 100
 
 
-def test_nothing_to_do_is_one_line(capsys):
-    assert main([]) == 2
-    assert "--meta-train" in capsys.readouterr().err
+def test_weights_that_are_no_better_are_not_shipped(shipped, data, tmp_path, capsys):
+    shipped.chosen[0] = "start"
+    given = ["--meta-train", "--data-dir", str(data), "--out", str(tmp_path / "out")]
+    assert main([*given, "--runs", str(tmp_path / "runs"), "--ship"]) == 0
+    assert not shipped.path.exists()
+    assert "not shipped" in capsys.readouterr().err

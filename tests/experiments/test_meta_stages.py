@@ -1,0 +1,69 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import meta_stages
+from experiments.meta_stages import STAGES, VARIANTS, Stage, Variant, learn, make
+from uets_jax.meta.family import Tasks
+from uets_jax.meta.settings import MetaConfig
+from uets_jax.meta.task_quadratic import quadratic
+from uets_jax.models.presets import model_config
+from uets_jax.models.transformer import make_model
+from uets_jax.optim.gate import GateSettings, check_theta, init_theta
+
+
+def test_a_gate_that_trusts_the_nominal_rule_is_near_it(batch):
+    """On the house's transformer and on a plain tree."""
+    settings = GateSettings()
+    theta = init_theta(jax.random.key(0), settings)
+    model = make_model(model_config("modern", "tiny", vocab=64))
+    trees = (
+        jax.jit(model.init)(jax.random.key(0)),
+        {"w": jnp.ones((8, 4)), "b": jnp.ones(4)},
+    )
+    for params in trees:
+        grads = jax.tree.map(lambda p: 0.01 * jnp.cos(p + 0.3), params)
+        steps = []
+        for weights in (None, theta):
+            tx = make(weights, settings)
+            step = jax.jit(lambda g, p, tx=tx: tx.update(g, tx.init(p), p)[0])
+            steps.append(step(grads, params))
+        chex.assert_trees_all_close(*steps, rtol=0.3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_stages_name_fields_and_share_the_budget(name):
+    variant = VARIANTS[name]
+    theta = init_theta(jax.random.key(0), variant.settings)
+    check_theta(theta, variant.settings, name)
+    assert sum(stage.share for stage in variant.stages) == pytest.approx(1)
+    for stage in variant.stages:
+        assert all(getattr(theta, field) is not None for field in stage.fields)
+
+
+def test_only_the_fields_of_a_stage_move(tmp_path):
+    small = Stage(("role_bias",), 1.0, 0.1, 0.03)
+    variant = Variant(GateSettings(rules=("adam", "muon"), hidden=2), (small,))
+    tasks = Tasks((quadratic(2, 2, horizon=4),), (quadratic(3, 2, horizon=4),))
+    config = MetaConfig(updates=2, episodes=2, window=2, seeds=2, reference=2)
+    said = []
+    found = learn(variant, tasks, config, tmp_path, said.append)
+    assert said == ["stage 1: role_bias"]
+    [result] = found.stages
+    assert result.updates == 2
+    start = init_theta(jax.random.key(0), variant.settings)
+    chex.assert_trees_all_equal(found.theta.input, start.input)
+    moved = np.abs(result.last["role_bias"] - start.role_bias)
+    assert float(jnp.max(moved)) > 0
+    if result.chosen == "start":
+        chex.assert_trees_all_equal(found.theta, start)
+    else:
+        assert found.theta.role_bias.shape == start.role_bias.shape
+
+
+def test_the_shipped_variant_is_first():
+    assert next(iter(VARIANTS)) == "gate"
+    assert VARIANTS["gate"].stages == STAGES
+    assert {*meta_stages.VARIANTS} >= {"gate_mlp", "no_recurrence", "no_muon"}
