@@ -74,11 +74,11 @@ def trained(arm: str, seed: int, config: MetaConfig, data: Path, runs: Path) -> 
       config: budget and settings.
       data: folder of the corpora.
       runs: folder of the runs of all variants.
+      choose: of the default tasks.
     """
     use_compilation_cache()
-    tasks = default_tasks(read_texts(data), 256)
+    tasks = choose(default_tasks(read_texts(data), 256))
     folder = runs / arm / f"seed-{seed}"
-    variant = VARIANTS[arm]
     own = dataclasses.replace(config, seed=seed)
     learned = learn(variant, tasks, own, folder, note)
     path = folder / "theta.npz"
@@ -96,7 +96,8 @@ def run(given: argparse.Namespace, said: str) -> None:
     config = MetaConfig(
         updates=given.updates, minutes=given.minutes, validate=given.validate
     )
-    made = trained(given.variant, given.seed, config, given.data_dir, given.runs)
+    name, variant = given.variant, VARIANTS[given.variant]
+    made = trained(name, variant, given.seed, config, given.data_dir, given.runs)
     about = {
         "minutes": given.minutes,
         "seed": given.seed,
@@ -105,8 +106,8 @@ def run(given: argparse.Namespace, said: str) -> None:
     print(write_record("optimizer.meta_cost", made.rows, said, about, NOTE, given.out))
     earned = any(result.chosen == "best" for result in made.learned.stages)
     if given.ship and earned:
-        settings = VARIANTS[given.variant].settings
-        save_theta(SHIPPED, made.learned.theta, settings, card_of(made, config, said))
+        card = card_of(made, config, said)
+        save_theta(SHIPPED, made.learned.theta, variant.settings, card)
         note(f"{SHIPPED}: written")
     elif given.ship:
         note("not shipped: the weights do not beat the nominal rule")

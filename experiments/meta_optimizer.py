@@ -3,12 +3,14 @@
     python -m experiments.meta_optimizer --meta-train --minutes 30 --ship
     python -m experiments.meta_optimizer --compare --workers 2
     python -m experiments.meta_optimizer --compare --only overhead
+    python -m experiments.meta_optimizer --ablation --minutes 5 --workers 2
 
 Budgets of meta-training: 30, 60 or 120 minutes on two cores, longer where there is a
 GPU; the same command goes on with a run that was stopped. `--ship` writes the weights
 into the package, if they beat the nominal rule by two standard errors on held-out
 families. Tables of the comparison: compare, robustness, untuned, overhead; runs are a
-queue and resumable. Its data are WikiText-2 and the encyclopedic domain of the
+queue and resumable. `--ablation` comes after it: short meta-trainings, each with a
+part left out. The data of both are WikiText-2 and the encyclopedic domain of the
 multi-domain corpus, which meta-training doesn't read.
 """
 
@@ -17,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import meta_gate, optimizer_compare
+from experiments import meta_gate, optimizer_ablation, optimizer_compare
 from experiments.meta_stages import VARIANTS
 from experiments.optimizer_plan import RULES, TASKS, TRIALS
 from experiments.script import command, ended
@@ -45,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     flag("--validate", type=int, default=200, help="updates between validations")
     flag("--ship", action="store_true", help="write the weights into the package")
     flag("--compare", action="store_true", help="against tuned rules")
+    flag("--ablation", action="store_true", help="what each part is worth")
     flag("--only", choices=optimizer_compare.TABLES, action="append", help="one table")
     flag("--task", choices=[t.name for t in TASKS], action="append", help="one task")
     flag("--rule", choices=RULES, action="append", help="one rule")
@@ -61,8 +64,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     """What was asked for, meta-training first."""
-    if not (given.meta_train or given.compare):
-        raise UserError("say what to do: --meta-train, --compare or both")
+    if not (given.meta_train or given.compare or given.ablation):
+        raise UserError("say what to do: --meta-train, --compare or --ablation")
     if given.trials < 1 or given.workers < 1 or not given.scale > 0:
         raise UserError("--trials, --workers and --scale must be above 0")
     said = command(NAME, words)
@@ -70,6 +73,8 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
         meta_gate.run(given, said)
     if given.compare:
         optimizer_compare.run(given, words, said)
+    if given.ablation:
+        optimizer_ablation.run(given, words, said)
     return EXIT_OK
 
 

@@ -1,0 +1,195 @@
+"""What each part of the learned optimizer is worth: short meta-trainings, then runs.
+
+Every arm gets as much time (`--minutes`, compilation and checks included) on the same
+few families, in one stage; its weights train the language model `narrow` with the
+tuned settings of the rule that they depart from, at equal steps.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import meta_gate
+from experiments.meta_stages import VARIANTS, Stage, Variant
+from experiments.optimizer_plan import TASKS, Options, configure, runs_of
+from experiments.optimizer_rows import bits
+from experiments.records import read_record, write_record
+from experiments.runner import Job, Results, claimed, pin, run_queue, serve
+from uets_jax.errors import UserError
+from uets_jax.measure.difference import difference
+from uets_jax.meta.family import Tasks
+from uets_jax.meta.settings import MetaConfig
+from uets_jax.train.files import write_json
+
+ARMS = (
+    ("gate", 0),
+    ("gate_mlp", 0),
+    ("no_recurrence", 0),
+    ("no_muon", 0),
+    ("no_augmentation", 0),
+    ("bias", 0),
+    ("all_weights", 0),
+    ("gate", 1),
+    ("gate", 2),
+)
+FAMILIES = ("quadratic-8x16", "mlp-32-relu", "gpt-24x2x32/words", "gpt-16x1x32/")
+SIGMA, RATE = 0.07, 0.02
+TASK = TASKS[1]
+SEEDS = 3
+NOTE = (
+    "Meta-trainings of equal time on the same few families, one stage, then the task "
+    "`narrow` at AdamW's steps with the tuned settings of the nominal rule (Muon, for "
+    "no_muon AdamW). difference_nominal: of bits per byte to that rule alone, paired "
+    "over seeds, below 0 is better, with a t-interval. gain: of meta-training on "
+    "held-out families, see optimizer.meta_cost. bias: 32 numbers, the same whatever "
+    "the gate sees. all_weights: the recurrent part is learned, too."
+)
+Record = Mapping[str, Any]
+
+
+def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
+    """Meta-trains what is not there yet, runs the task, writes the table.
+
+    Args:
+      given: of the command line; a worker has a core, and so more minutes.
+      words: of it, for workers.
+      said: the command, for the record.
+    """
+    folder, minutes = given.runs / "ablation", given.minutes
+    settings = tuned(given.out)
+    if given.worker >= 0:
+        pin(given.worker)
+        minutes *= given.workers
+    elif given.workers > 1:
+        serve(given.workers, "experiments.meta_optimizer", words)
+    for arm, seed in ARMS:
+        learn(arm, seed, minutes, given.data_dir, folder)
+    if given.worker >= 0:
+        return
+    found = run_queue(functools.partial(plan, given.stores, folder, settings), folder)
+    made = rows(list(found.values()), costs(folder))
+    about = {"minutes": given.minutes, "families": list(FAMILIES), "sigma": SIGMA}
+    print(write_record("optimizer.ablation", made, said, about, NOTE, given.out))
+
+
+def learn(arm: str, seed: int, minutes: float, data: Path, folder: Path) -> None:
+    """A short meta-training, unless it is there or another worker has it."""
+    path = folder / arm / f"seed-{seed}" / "cost.json"
+    with claimed(path.with_suffix(".lock")) as mine:
+        if not mine or path.exists():
+            return
+        config = MetaConfig(minutes=minutes, validate=1 << 20)
+        variant = short(VARIANTS[arm])
+        made = meta_gate.trained(arm, variant, seed, config, data, folder, few)
+        write_json(path, {"rows": made.rows})
+
+
+def short(variant: Variant) -> Variant:
+    """The variant with all of its fields in one stage."""
+    stage = Stage(variant.stages[-1].fields, 1.0, SIGMA, RATE)
+    return dataclasses.replace(variant, stages=(stage,))
+
+
+def few(tasks: Tasks) -> Tasks:
+    """The families that are quick to compile and to run."""
+    return tasks._replace(
+        train=tuple(f for f in tasks.train if f.name.startswith(FAMILIES))
+    )
+
+
+def plan(
+    stores: Path,
+    folder: Path,
+    settings: Mapping[str, Mapping[str, Any]],
+    results: Results,
+) -> list[Job]:
+    """Runs of every arm whose weights are there, and of both nominal rules."""
+    options, jobs = Options(stores), []
+    arms = [(rule, 0, rule, "") for rule in ("muon", "adamw")]
+    for arm, seed in ARMS:
+        weights = folder / arm / f"seed-{seed}" / "theta.npz"
+        if weights.exists():
+            rule = "adamw" if arm == "no_muon" else "muon"
+            arms.append((arm, seed, rule, str(weights)))
+    for arm, meta_seed, rule, weights in arms:
+        for seed in range(1, 1 + SEEDS):
+            own = {**settings[rule]} | ({"weights": weights} if weights else {})
+            name = "learned" if weights else rule
+            config = configure(options, TASK, name, own, 1.0, seed)
+            labels = {"arm": arm, "meta_seed": meta_seed, "rule": rule, "seed": seed}
+            where = f"runs/{arm}-{meta_seed}_s{seed}"
+            jobs.append(Job(where, config, tuple(labels.items())))
+    return jobs
+
+
+def rows(
+    records: Sequence[Record], spent: Mapping[tuple[str, int], Sequence[Record]]
+) -> list[dict[str, Any]]:
+    """A row for each arm, the nominal rules first."""
+    found = []
+    for arm, meta_seed in dict.fromkeys((r["arm"], r["meta_seed"]) for r in records):
+        runs = runs_of(records, arm=arm, meta_seed=meta_seed)
+        base = runs_of(records, arm=runs[0]["rule"])
+        ours = {r["seed"]: bits(r) for r in runs}
+        theirs = {r["seed"]: bits(r) for r in base}
+        row: dict[str, Any] = {
+            "arm": arm,
+            "meta_seed": meta_seed,
+            "nominal": runs[0]["rule"],
+            "task": TASK.name,
+            "seeds": len(runs),
+            "diverged": sum(r["diverged"] for r in runs),
+        }
+        sound = np.isfinite([*ours.values(), *theirs.values()]).all()
+        row["bits_per_byte"] = float(np.mean([*ours.values()])) if sound else None
+        names = ("difference_nominal", "difference_low", "difference_high")
+        row |= dict.fromkeys(names)
+        if sound and arm != runs[0]["rule"] and len(ours) > 1:
+            both = sorted({*ours} & {*theirs})
+            told = difference([ours[s] for s in both], [theirs[s] for s in both])
+            row |= dict(zip(names, (told.mean, told.low, told.high), strict=True))
+        paid = spent.get((arm, meta_seed), ())
+        row["updates"] = sum(r["updates"] for r in paid) if paid else None
+        row["core_seconds"] = sum(r["core_seconds"] for r in paid) if paid else None
+        row["gain"] = paid[-1]["gain"] if paid else None
+        row["gain_error"] = paid[-1]["gain_error"] if paid else None
+        found.append(row)
+    return found
+
+
+def costs(folder: Path) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """What each meta-training has spent."""
+    found = {}
+    for arm, seed in ARMS:
+        path = folder / arm / f"seed-{seed}" / "cost.json"
+        if path.exists():
+            found[arm, seed] = json.loads(path.read_text("utf-8"))["rows"]
+    return found
+
+
+def tuned(out: Path) -> dict[str, dict[str, Any]]:
+    """Tuned settings of Muon and AdamW on the task, from `optimizer.trials`.
+
+    Raises:
+      UserError: where that record is missing or lacks them.
+    """
+    trials = read_record("optimizer.trials", out)["rows"]
+    found = {}
+    for rule in ("muon", "adamw"):
+        mine = [r for r in trials if (r["task"], r["arm"]) == (TASK.name, rule)]
+        sound = [r for r in mine if r["bits_per_byte"] is not None]
+        if not sound:
+            raise UserError(
+                f"optimizer.trials: no trial of {rule} on {TASK.name}; run --compare "
+                "--only compare first"
+            )
+        best = min(sound, key=lambda r: r["bits_per_byte"])
+        pairs = (pair.split("=") for pair in best["settings"].split())
+        found[rule] = {name: float(value) for name, value in pairs}
+    return found
