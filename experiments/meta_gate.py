@@ -65,11 +65,20 @@ class Trained(NamedTuple):
     path: Path
 
 
-def trained(arm: str, seed: int, config: MetaConfig, data: Path, runs: Path) -> Trained:
+def trained(
+    arm: str,
+    variant: Variant,
+    seed: int,
+    config: MetaConfig,
+    data: Path,
+    runs: Path,
+    choose: Callable[[Tasks], Tasks] = lambda tasks: tasks,
+) -> Trained:
     """Meta-trains a variant; the weights are written into its folder.
 
     Args:
-      arm: a name of `VARIANTS`.
+      arm: name of the folder and of the rows.
+      variant: what is learned, and how.
       seed: of everything.
       config: budget and settings.
       data: folder of the corpora.
