@@ -10,12 +10,13 @@ import dataclasses
 import json
 import lzma
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.meta_stages import VARIANTS, Learned, learn
+from experiments.meta_stages import VARIANTS, Learned, Variant, learn
 from experiments.records import write_record
 from uets_jax.errors import UserError
 from uets_jax.measure.machine import commit
