@@ -166,10 +166,13 @@ def test_lines_come_now_and_then_with_the_time_left(open_store, clock, tmp_path)
         clock.time += 5
         told(store, books, update)
     one, two = stream.getvalue().splitlines()
-    assert one == "update 2/10  a  value +0.500  1.5k inner steps  eta 0:40"
-    assert two == "update 4/10  a  value +0.500  1.5k inner steps  eta 0:30"
-    first, last = rows(tmp_path)
-    assert first["seconds"] == 10.0
+    assert one == "update 2/10  value +0.500  1.5k inner steps  eta 0:40"
+    assert two == "update 4/10  value +0.500  1.5k inner steps  eta 0:30"
+    written = rows(tmp_path)
+    assert [row["update"] for row in written] == [1, 2, 3, 4]  # each of them
+    assert "<svg" in (tmp_path / "curve.svg").read_text()
+    last = written[-1]
+    assert written[1]["seconds"] == 10.0
     assert (last["update"], last["family"], last["norm"]) == (4, "a", 1.0)
 
 

@@ -13,8 +13,10 @@ import jax
 from jaxtyping import Array
 
 from uets_jax.errors import UserError
+from uets_jax.meta.curve import picture
 from uets_jax.meta.family import Tasks
 from uets_jax.meta.settings import MetaConfig, fixed
+from uets_jax.report.files import replace_text
 from uets_jax.report.progress import Stream
 from uets_jax.report.units import clock, si
 from uets_jax.train.checkpoint import load_newest
@@ -129,21 +131,23 @@ class Store:
     def line(
         self, books: Books, name: str, metrics: dict[str, Array], norm: Array
     ) -> None:
-        """Records an update; prints it now and then, with the time left."""
+        """Records an update; now and then prints the mean value and the time left."""
         self._times = [*self._times[-_RECENT:], self.now()]
-        every = self.config.log_every
-        if books.updates % every and books.updates != self.config.updates:
-            return
         plain = {k: float(v) for k, v in {**metrics, "norm": norm}.items()}
         sound = {k: v if math.isfinite(v) else None for k, v in plain.items()}
         row = {"update": books.updates, "family": name, **sound}
         row |= {"seconds": round(self._seconds(books), 3), "flops": books.flops}
         self._lines.append({**row, "inner_steps": books.inner_steps})
+        every, ahead = self.config.log_every, self.config.updates or "-"
+        if books.updates % every and books.updates != self.config.updates:
+            return
+        values = [r["value"] for r in self._lines if r.get("value") is not None]
+        told = f"value {sum(values) / len(values):+.3f}  " if values else ""
         self._flush()
-        left, ahead = self._left(books), self.config.updates or "-"
+        self._draw()
         self.note(
-            f"update {books.updates}/{ahead}  {name}  value {plain['value']:+.3f}  "
-            f"{si(books.inner_steps)} inner steps  eta {left}"
+            f"update {books.updates}/{ahead}  {told}"
+            f"{si(books.inner_steps)} inner steps  eta {self._left(books)}"
         )
 
     def told(self, books: Books) -> None:
@@ -151,6 +155,7 @@ class Store:
         row = books.history[-1]
         self._lines.append({"event": "validation", **row})
         self._flush()
+        self._draw()
         parts = [
             f"{label} {row[label]['mean']:+.4f} +- {row[label]['error']:.4f}"
             for label in ("theta", "mean")
@@ -197,6 +202,10 @@ class Store:
         with told(self.out), (self.out / "meta.jsonl").open("a") as file:
             for row in lines:
                 file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def _draw(self) -> None:
+        rows = (self.out / "meta.jsonl").read_text("utf-8").splitlines()
+        replace_text(self.out / "curve.svg", picture([*map(json.loads, rows)]))
 
     def _cut(self, update: int) -> None:
         """Drops lines that a stopped run wrote after its checkpoint."""

@@ -1,6 +1,7 @@
 """Meta-training: theta is learned on families in turn, checked on others, kept or not.
 
     out/meta.jsonl       a line per update and per validation
+    out/curve.svg        their values, drawn again as they come
     out/reference.json   the nominal rule's curve of every family
     out/checkpoints/     theta, optimizer, episodes; whole or not at all, with checksums
     out/result.json      what came out, and what it cost
