@@ -40,7 +40,7 @@ ARMS = (
 )
 FAMILIES = ("quadratic-8x16", "mlp-32-relu", "gpt-24x2x32/words", "gpt-16x1x32/")
 SIGMA, RATE = 0.07, 0.02
-TASK = TASKS[1]
+TASK = TASKS[0]
 SEEDS = 3
 NOTE = (
     "Meta-trainings of equal time on the same few families, one stage, then the task "

@@ -52,10 +52,10 @@ class Task:
 
 MANY = ("adamw", "muon", "learned")
 TASKS = (
-    Task("wiki", "clean", 64, 1, 120, many=10),
-    Task("narrow", "clean", 32, 2, 120),
-    Task("encyclopedic", "encyclopedic", 32, 2, 120),
-    Task("long", "clean", 32, 2, 480, rules=MANY),
+    Task("narrow", "clean", 32, 2, 100, many=10),
+    Task("wiki", "clean", 64, 1, 100, rules=(*MANY, "soap", "lion", "schedule_free")),
+    Task("encyclopedic", "encyclopedic", 32, 2, 100),
+    Task("long", "clean", 32, 2, 400, rules=MANY),
 )
 
 _ADAM_RATES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
@@ -99,7 +99,7 @@ UNTUNED: dict[str, tuple[str, dict[str, Any]]] = {
         {"learning_rate": 0.0006, "weight_decay": 0.1, "b2": 0.95},
     ),
 }
-ROBUST_TASK = TASKS[1]
+ROBUST_TASK = TASKS[0]
 CONDITIONS: tuple[tuple[str, float], ...] = (
     ("learning_rate", 0.1),
     ("learning_rate", 0.3),
