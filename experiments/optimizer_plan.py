@@ -63,7 +63,7 @@ _MUON_RATES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
 _LION_RATES = (0.000125, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008)
 _SGD_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _DECAY = Axis("weight_decay", (0.0, 0.1, 0.3, 1.0, 3.0), 1, closed=True)
-_RATIO = Axis("adam_ratio", (0.5, 1.0, 2.0, 4.0, 8.0), 2)
+_RATIO = Axis("adam_ratio", (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), 2)
 _WARMUP = Axis("warmup", (0.02, 0.05, 0.1, 0.2, 0.4), 1, closed=True)
 _B2 = Axis("b2", (0.9, 0.95, 0.98, 0.99), 1, closed=True, closed_above=True)
 RULES: dict[str, tuple[Axis, ...]] = {
