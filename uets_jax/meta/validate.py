@@ -19,10 +19,12 @@ WORST = 1.0  # what a run counts as that diverged: e times the loss of its start
 class Comparison(NamedTuple):
     """mean: of the differences, below 0 where the first theta is better. error: its
     standard error over families and seeds; between-family variation isn't in it.
+    families: the mean of each.
     """
 
     mean: float
     error: float
+    families: tuple[float, ...] = ()
 
     @property
     def better(self) -> bool:
@@ -78,4 +80,5 @@ def compare(
     apart = np.clip(apart / np.asarray(scales, np.float64)[:, None], -1.0, 1.0)
     families, seeds = apart.shape
     error = math.sqrt((apart.var(1, ddof=1) / seeds).sum()) / families
-    return Comparison(float(apart.mean()), error)
+    each = tuple(float(x) for x in apart.mean(1))
+    return Comparison(float(apart.mean()), error, each)
