@@ -9,11 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from uets_jax.build import build
+from uets_jax.build import build, initial_state
 from uets_jax.component import Component, Selection
 from uets_jax.config import replace_from_dict
 from uets_jax.curriculum.length import cut
 from uets_jax.models.head import cross_entropy, raw_logits
+from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import Transformer
 from uets_jax.step import Program, init_state, train_step
 from uets_jax.types import IGNORED, Hypers, TrainState
@@ -214,6 +215,48 @@ def test_a_guard_decides_whether_anything_changes(good, program, state, batch):
     same = close if good else chex.assert_trees_all_equal
     same(after.params, expected.params)
     same(after.opt, expected.opt)
+
+
+RULES = ("adamw", "muon", "learned", "soap", "lion")
+
+
+@pytest.mark.parametrize("preset", ["modern", "gpt2"])
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_frozen_does_not_move(rule, preset, tiny, batch):
+    """Neither by momentum of the steps before nor by weight decay."""
+    model = model_config(preset, "tiny", vocab=64, depth=3)
+    optim = dataclasses.replace(tiny.optim, name=rule, weight_decay=0.3)
+    train = dataclasses.replace(tiny.train, spike=6.0)
+    config = dataclasses.replace(tiny, model=model, optim=optim, train=train)
+    part = dataclasses.replace(config, model=dataclasses.replace(model, frozen=1))
+    step = jax.jit(functools.partial(train_step, build(config)))
+    state = jax.jit(functools.partial(initial_state, config, build(config)))()
+    for _ in range(3):
+        state, _ = step(state, batch)
+    before, less = state, jax.jit(functools.partial(train_step, build(part)))
+    for _ in range(3):
+        state, metrics = less(state, batch)
+        assert not metrics["skipped"]
+    cut = lambda s, rows: jax.tree.map(lambda x: x[rows], s.params["blocks"])
+    first, rest = slice(1), slice(1, None)
+    chex.assert_trees_all_equal(cut(state, first), cut(before, first))
+    moved = jax.tree.map(
+        lambda a, b: (a != b).any(), cut(state, rest), cut(before, rest)
+    )
+    assert all(jax.tree.leaves(moved))
+    for name in {"positions"} & {*state.params}:
+        chex.assert_trees_all_equal(state.params[name], before.params[name])
+    tables = (s.params["embed"]["table"] for s in (state, before))
+    assert np.array_equal(*tables) == (not model.tied)
+    chex.assert_tree_all_finite((state.params, state.opt))
+    thawed, _ = step(state, batch)
+    chex.assert_tree_all_finite(thawed.params)
+    up = lambda s: cut(s, first)["mlp"]["up"]["w"]
+    assert (up(thawed) != up(state)).any()
+
+
+def test_nothing_frozen_leaves_nothing_in_the_program(program):
+    assert program.held is None
 
 
 def test_the_same_seed_gives_the_same_state_and_another_seed_another(program, state):

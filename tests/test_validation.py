@@ -48,7 +48,8 @@ LEAST = {
     "train.mesh.tensor select.candidates select.run select.buffer "
     "curriculum.candidates growth.probe_steps optim.gate_every optim.soap_every",
     0: "model.experts model.capacity model.balance "
-    "model.vocab model.softcap model.memory_rows data.length optim.learning_rate "
+    "model.vocab model.softcap model.memory_rows model.frozen "
+    "data.length optim.learning_rate "
     "optim.weight_decay optim.warmup optim.decay optim.floor optim.clip optim.eps "
     "optim.adam_ratio optim.soap_max_dim train.seed train.eval_every train.eval_tokens "
     "train.checkpoint_every train.spike train.watchdog train.samples "
@@ -122,6 +123,14 @@ def test_every_number_has_a_bound():
         ({"model": {"active_experts": 2}}, "model.active_experts: 2 of model.experts"),
         ({"model": {"experts": 2, "active_experts": 3}}, "model.active_experts: 3 of"),
         ({"model": {"mask_documents": True, "attention": "cudnn"}}, "model.attention"),
+        (
+            {"model": {"frozen": 4}},
+            "model.frozen: 4 of model.depth = 4; leave at least",
+        ),
+        (
+            {"model": {"frozen": 1}, "optim": {"name": "schedule_free"}},
+            "model.frozen: not with schedule_free",
+        ),
         ({"train": {"batch": 32, "microbatches": 5}}, "train.microbatches"),
         ({"select": AQL | {"run": 7}}, "select.run: 7 does not divide the 512"),
         ({"select": AQL | {"buffer": 31}}, "select.buffer: 31 rows hold no batch"),
@@ -165,6 +174,7 @@ def test_values_that_contradict_each_other_are_named(values, culprit):
         {"model": {"experts": 2, "active_experts": 2, "capacity": 0, "balance": 0}},
         {"model": {"position": "learned", "head_dim": 33}},
         {"data": {"length": 128}},
+        {"model": {"frozen": 3}},
         {"model": {"mask_documents": True, "attention": "xla"}},
         {"train": {"seed": 2**31 - 1}},
         {"optim": {"floor": 1.0, "decay": 1.0, "clip": 0.0}},

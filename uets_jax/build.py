@@ -20,6 +20,7 @@ from uets_jax.models.axes import (
     map_axes,
     role,
 )
+from uets_jax.models.frozen import held
 from uets_jax.models.transformer import make_model
 from uets_jax.optim.guard import guard
 from uets_jax.optim.learned import learned_rule
@@ -95,6 +96,7 @@ def _build(
         "select": how and selection(how, model, parts),
         "rewarm": warm and rewarm(warm),
         "guard": None if guarded is None else guard(guarded),
+        "held": functools.partial(held, model) if model.frozen else None,
     }
     own = dict(overrides)
     if optim.name == "schedule_free" and "tx" not in own:

@@ -95,6 +95,9 @@ class ModelConfig:
     """auto: cudnn on an NVIDIA GPU in bfloat16, else xla."""
     remat: bool = False
     """Recompute each block in the backward pass: less memory, more FLOPs."""
+    frozen: int = 0
+    """The first blocks that run but are not trained, with what stands before them; no
+    backward pass is computed below. 0: all is trained, the embedding, too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +269,8 @@ class GrowthConfig:
     plan: str = ""
     """Stages as field=size:share, rising in share, such as `depth=2:0.3,depth=4:0.6`;
     equal shares are one stage. Fields: depth, heads, hidden, width, experts,
-    memory_rows. A smaller size prunes."""
+    memory_rows, frozen. A smaller size prunes; frozen=2 ends the training of the first
+    two blocks, frozen=0 thaws them."""
     depth: Literal["identity", "random", "stack", "interleave", "middle"] = "identity"
     """New layers. identity: copies of the top one with zero outputs; random: fresh ones
     with zero outputs (both keep the function). stack, interleave, middle: copies of all

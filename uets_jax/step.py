@@ -33,6 +33,7 @@ class Program:
     cut:      [B, L] -> [n B, L / n]: the same tokens in shorter rows.
     averaged: (params, opt) -> params: what is evaluated, where that is not what is
               trained on; see `evaluated`.
+    held:     updates -> updates: 0 for the parameters that are frozen.
 
     An empty slot is left out of the compiled step.
 
@@ -54,6 +55,7 @@ class Program:
     noisy: bool = False
     cut: Callable[[Batch], Batch] | None = None
     averaged: Callable[[Params, Any], Params] | None = None
+    held: Callable[[Params], Params] | None = None
 
 
 SLOTS = ("select", "rewarm", "guard")
@@ -95,6 +97,8 @@ def train_step(
             updates, parts["rewarm"] = program.rewarm.apply(
                 parts["rewarm"], updates, state.step
             )
+        if program.held is not None:
+            updates = program.held(updates)
         params = optax.apply_updates(state.params, updates)
 
     metrics = {

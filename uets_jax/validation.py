@@ -25,6 +25,7 @@ LEAST: dict[str, int] = {
     "model.active_experts": 1,
     "model.capacity": 0,
     "model.balance": 0,
+    "model.frozen": 0,
     "data.length": 0,
     "optim.learning_rate": 0,
     "optim.weight_decay": 0,
@@ -145,6 +146,13 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
             f"model.active_experts: {m.active_experts} of model.experts = {m.experts}; "
             "give at most as many as there are"
         )
+    if m.frozen >= m.depth:
+        yield (
+            f"model.frozen: {m.frozen} of model.depth = {m.depth}; leave at least one "
+            "block to train"
+        )
+    if m.frozen and config.optim.name == "schedule_free":
+        yield "model.frozen: not with schedule_free, whose average goes on moving"
     if length > m.context:
         yield f"data.length: {length} is longer than model.context = {m.context}"
     if m.mask_documents and m.attention == "cudnn":

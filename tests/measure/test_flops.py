@@ -9,6 +9,7 @@ from jax.extend.core import jaxprs_in_params
 
 from uets_jax.config import ExperimentConfig, OptimConfig, TrainConfig
 from uets_jax.measure.flops import (
+    block_flops,
     block_matrices,
     forward_flops,
     forward_pass_flops,
@@ -100,6 +101,48 @@ def test_a_step_of_experts_costs_what_its_walk_counts(parts, step_of):
     counted = count(step.jaxpr).total()
     expected = step_flops(config)
     assert {name: counted[name].matmul for name in expected} == expected
+
+
+@pytest.mark.parametrize("frozen", [1, 2])
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize(
+    ("preset", "own"),
+    [
+        ("modern", {"activation": "swiglu", "heads": 4, "kv_heads": 2}),
+        ("gpt2", {}),
+        ("modern", {"experts": 3, "active_experts": 2}),
+    ],
+)
+def test_a_frozen_prefix_costs_a_forward_pass(preset, own, remat, frozen, batch, key):
+    fields = {"vocab": 64, "depth": 3, "frozen": frozen, "remat": remat, **own}
+    config = model_config(preset, "tiny", **fields)
+    model, tokens = make_model(config), batch.tokens.size
+    params = jax.eval_shape(model.init, key)
+    forward = jax.make_jaxpr(lambda p: model.forward(p, batch)[0])(params)
+    assert dots(forward.jaxpr) == forward_pass_flops(config, 32, tokens)
+    loss = lambda p: model.forward(p, batch)[0].sum()
+    both = jax.make_jaxpr(jax.grad(loss))(params)
+    found = count(both).total()["forward_backward"].matmul
+    assert found == dots(both.jaxpr) == train_pass_flops(config, 32, tokens)
+    if not remat:
+        block = block_flops(config, 32, tokens)
+        head = 2 * tokens * config.width * config.vocab
+        assert found == 3 * block + 2 * (3 - frozen) * block + 3 * head
+
+
+@pytest.mark.parametrize(("preset", "rule"), [("modern", "muon"), ("gpt2", "adamw")])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_with_a_frozen_prefix_costs_what_its_walk_counts(
+    preset, rule, parts, step_of
+):
+    costs = []
+    for frozen in range(3):
+        config, step = step_of(preset, rule, parts=parts, depth=3, frozen=frozen)
+        counted, expected = count(step.jaxpr).total(), step_flops(config)
+        assert {name: counted[name].matmul for name in expected} == expected
+        costs.append(expected["forward_backward"])
+    block = block_flops(config.model, 32, 8 * 32)
+    assert np.diff(costs).tolist() == [-2 * block] * 2
 
 
 def test_newton_schulz_is_counted(program, state):

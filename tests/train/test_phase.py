@@ -4,7 +4,7 @@ import json
 import pytest
 
 from uets_jax.config import replace_from_dict
-from uets_jax.measure.flops import forward_flops, train_flops
+from uets_jax.measure.flops import block_flops, forward_flops, train_flops
 from uets_jax.train.loop import train
 from uets_jax.train.phase import model_flops
 
@@ -52,3 +52,6 @@ def test_recomputation_is_not_work_of_the_model(tiny):
     assert counted > wanted
     assert model_flops(again, counted) == wanted
     assert model_flops(tiny, 123) == 123
+    part = replace_from_dict(again, {"model": {"frozen": 1}})
+    block = block_flops(tiny.model, 32, tokens)
+    assert model_flops(part, counted) == wanted - 2 * block

@@ -47,7 +47,12 @@ def parameters(m: ModelConfig) -> int:
 
 
 def forward_pass_flops(m: ModelConfig, length: int, tokens: int) -> int:
-    """Of one forward pass over `tokens` tokens in windows of `length`.
+    """Of one forward pass over `tokens` tokens in windows of `length`."""
+    return m.depth * block_flops(m, length, tokens) + 2 * tokens * m.width * m.vocab
+
+
+def block_flops(m: ModelConfig, length: int, tokens: int) -> int:
+    """Of one block in such a pass.
 
     Experts compute the rows that they have places for, filled or not.
     """
@@ -56,20 +61,22 @@ def forward_pass_flops(m: ModelConfig, length: int, tokens: int) -> int:
     block = tokens * (size(attention_matrices(m)) + m.width * m.experts)
     block += rows * size(mlp_matrices(m))
     attention = 2 * tokens * length * m.heads * m.head_dim
-    return 2 * m.depth * (block + attention) + 2 * tokens * m.width * m.vocab
+    return 2 * (block + attention)
 
 
 def train_pass_flops(m: ModelConfig, length: int, tokens: int) -> int:
     """Of one forward and backward pass over `tokens` tokens.
 
-    `remat` adds one more pass of the blocks, less their last matrix: nothing in the
-    backward pass needs its output. (With experts the router's gradient does.)
+    Frozen blocks have no backward pass, which costs two forward ones. `remat` adds one
+    more pass of the others, less their last matrix: nothing in the backward pass needs
+    its output. (With experts the router's gradient does.)
     """
-    forward = forward_pass_flops(m, length, tokens)
+    forward, block = (f(m, length, tokens) for f in (forward_pass_flops, block_flops))
+    both = 3 * forward - 2 * m.frozen * block
     if not m.remat:
-        return 3 * forward
-    last = m.width * (m.vocab + (0 if m.experts else m.depth * m.hidden))
-    return 4 * forward - 2 * tokens * last
+        return both
+    last = 0 if m.experts else 2 * tokens * m.width * m.hidden
+    return both + (m.depth - m.frozen) * (block - last)
 
 
 def forward_flops(m: ModelConfig, length: int) -> int:

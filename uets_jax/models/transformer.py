@@ -4,14 +4,17 @@ Depth, heads and width are array shapes and every submodule is named, so the str
 of the parameter tree stays the same whatever is grown.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from uets_jax.config import ModelConfig
+from uets_jax.models.frozen import scan_above
 from uets_jax.models.head import Logits, capped, head_losses, raw_logits
 from uets_jax.models.layers import MLP, Attention, Dropout, Norm, kernel_init, tap
 from uets_jax.models.memory import NGramTables
@@ -49,7 +52,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Token ids [B, L] to (features [B, L, D], output matrix [D, V], routing or None).
 
-    Routing is there with experts, of each layer.
+    Routing is there with experts, of each layer. With frozen blocks it can be applied
+    to parameters, but not initialised.
     """
 
     config: ModelConfig
@@ -71,16 +75,9 @@ class Transformer(nn.Module):
         if c.value_residual:
             shape = (*tokens.shape, c.kv_heads, c.head_dim)
             first_values = jnp.zeros(shape, c.dtype)
-        axes: Any = (0, nn.broadcast)  # is_first per layer, segments for all
-        blocks = nn.scan(
-            nn.remat(Block, prevent_cse=False) if c.remat else Block,
-            variable_axes={"params": 0, "gates": 0, "taps": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=axes,
-            length=c.depth,
-        )(c, name="blocks")
         is_first = (jnp.arange(c.depth) == 0).astype(jnp.float32)
-        (x, _), routing = blocks((x, first_values), is_first, segments)
+        run = _above_frozen if c.frozen else _stacked
+        (x, _), routing = run(self, (x, first_values), is_first, segments)
         features = Norm(c.norm, c.bias, name="final_norm")(x)
         head = table.T if c.tied else Head(c, name="head")()
         return features, head, routing
@@ -107,6 +104,36 @@ class Head(nn.Module):
         return self.param("w", kernel_init(c, output=True), (c.width, c.vocab))
 
 
+def _stacked(module, carry, is_first, segments):
+    """All blocks, one after the other."""
+    c = module.config
+    axes: Any = (0, nn.broadcast)  # is_first per layer, segments for all
+    scanned = nn.scan(
+        nn.remat(Block, prevent_cse=False) if c.remat else Block,
+        variable_axes={"params": 0, "gates": 0, "taps": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=axes,
+        length=c.depth,
+    )(c, name="blocks")
+    return scanned(carry, is_first, segments)
+
+
+def _above_frozen(module, carry, is_first, segments):
+    """The same without derivatives of the frozen ones, dropout's draws aside."""
+    c, keys, block = module.config, None, Block(module.config, parent=None)
+    if c.dropout and module.has_rng("dropout"):
+        keys = jax.random.split(module.make_rng("dropout"), c.depth)
+
+    def step(carry, row):
+        params, first, key = row
+        rngs = None if key is None else {"dropout": key}
+        return block.apply({"params": params}, carry, first, segments, rngs=rngs)
+
+    step = jax.checkpoint(step, prevent_cse=False) if c.remat else step
+    rows = (module.variables["params"]["blocks"], is_first, keys)
+    return scan_above(step, carry, rows, c.frozen)
+
+
 class Model(NamedTuple):
     """The functions that the rest of the house sees.
 
@@ -116,7 +143,8 @@ class Model(NamedTuple):
     inspect: (params, batch, gates=None) -> (token_losses, Stats, Taps): what forward
              gives and what it passes by, with the `Gates` on heads and hidden units
 
-    A key as third argument of `forward` and `logits` turns dropout on.
+    A key as third argument of `forward` and `logits` turns dropout on. With frozen
+    blocks `forward` alone has no derivative below.
     """
 
     init: Callable[[Key[Array, ""]], Params]
@@ -127,13 +155,16 @@ class Model(NamedTuple):
 
 def make_model(config: ModelConfig) -> Model:
     """The pure functions of one architecture; `config.vocab` must be known."""
-    module = Transformer(config)
+    trained = Transformer(config)
+    module = Transformer(dataclasses.replace(config, frozen=0))
 
     def init(key: Key[Array, ""]) -> Params:
         tokens = jnp.zeros((1, 2), jnp.int32)
         return module.init(key, tokens, tokens, mutable=["params"])["params"]
 
-    def apply(params: Params, key: Any, tokens: Array, segments: Array) -> Any:
+    def apply(
+        module: Transformer, params: Params, key: Any, tokens: Array, segments: Array
+    ) -> Any:
         rngs = None if key is None else {"dropout": key}
         return module.apply({"params": params}, tokens, segments, rngs=rngs)
 
@@ -146,12 +177,14 @@ def make_model(config: ModelConfig) -> Model:
     def forward(
         params: Params, batch: Batch, key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "b l"], Stats]:
-        return losses(apply(params, key, batch.tokens, batch.segments), batch.targets)
+        out = apply(trained, params, key, batch.tokens, batch.segments)
+        return losses(out, batch.targets)
 
     def logits(
         params: Params, tokens: Int[Array, "b l"], key: Key[Array, ""] | None = None
     ) -> Logits:
-        features, head, _ = apply(params, key, tokens, jnp.zeros_like(tokens))
+        segments = jnp.zeros_like(tokens)
+        features, head, _ = apply(module, params, key, tokens, segments)
         return capped(raw_logits(features, head), config.softcap)
 
     def inspect(

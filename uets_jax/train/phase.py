@@ -1,6 +1,7 @@
 """What a phase was like: its speed against the roofline, a trace of a few steps."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 
 from uets_jax.config import ExperimentConfig, window_length
 from uets_jax.measure.devices import current, measured_cpu
-from uets_jax.measure.flops import forward_flops
+from uets_jax.measure.flops import train_flops
 from uets_jax.measure.roofline import roofline
 from uets_jax.train.executable import Executable
 from uets_jax.train.processes import is_main
@@ -74,8 +75,9 @@ def model_flops(config: ExperimentConfig, counted: int) -> int:
     """Matmul FLOPs of forward and backward in a step, without recomputation."""
     if not config.model.remat:
         return counted
+    model = dataclasses.replace(config.model, remat=False)
     length = window_length(config)
-    return 3 * forward_flops(config.model, length) * length * config.train.batch
+    return train_flops(model, length) * length * config.train.batch
 
 
 class Profile:
