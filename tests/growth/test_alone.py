@@ -56,6 +56,15 @@ def test_reset_is_the_optimizers_own_beginning(trained):
     chex.assert_trees_all_equal(found.opt_state, tx.init(found.params))
 
 
+@pytest.mark.parametrize("moments", ["carry", "reset"])
+def test_freezing_leaves_a_loop_its_state(moments, trained):
+    params, tx, opt = trained
+    op, key = Op("frozen", 1), jax.random.key(1)
+    found = grown(MODEL, params, tx, opt, op, key, moments)
+    assert found.model.frozen == 1
+    chex.assert_trees_all_equal((found.params, found.opt_state), (params, opt))
+
+
 def test_a_copy_of_the_weights_begins_anew_and_is_named(trained):
     params, *_ = trained
     tx = contrib.schedule_free_adamw(0.1)

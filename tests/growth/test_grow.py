@@ -117,6 +117,15 @@ def test_reset_begins_the_optimizer_anew_and_carries_the_parameters(config, stat
     )
 
 
+@pytest.mark.parametrize("moments", ["carry", "reset"])
+def test_freezing_and_thawing_move_nothing(moments, config, state):
+    for ops in ([Op("frozen", 1)], [Op("frozen", 1), Op("frozen", 0)]):
+        after, found = grow(config, state, ops, moments=moments)
+        assert after == grown_config(config, ops)
+        assert begun_anew(config, ops) == ()
+        chex.assert_trees_all_equal(found, state)
+
+
 # warming up
 
 

@@ -30,6 +30,7 @@ OPS = [
     (MODEL, Op("width", 96)),
     (MODEL, Op("experts", 4)),
     (MODEL, Op("memory_rows", 16)),
+    (MODEL, Op("frozen", 1)),
 ]
 
 
@@ -118,6 +119,13 @@ def test_experts_are_exact_where_none_can_be_full():
     op = Op("experts", 4)
     assert not is_exact(op, MODEL)
     assert is_exact(op, dataclasses.replace(MODEL, capacity=0.0))
+
+
+def test_freezing_and_thawing_are_exact_and_move_nothing():
+    frozen = dataclasses.replace(MODEL, frozen=1)
+    for model, op in ((MODEL, Op("frozen", 1)), (frozen, Op("frozen", 0))):
+        assert is_exact(op, model)
+        assert all(move.axes == () for move in moves(model, op).values())
 
 
 def test_pruning_is_never_exact():

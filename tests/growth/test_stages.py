@@ -4,11 +4,13 @@ import pytest
 
 from uets_jax.config import GrowthConfig
 from uets_jax.errors import UserError
-from uets_jax.growth.stages import Op, after, ladder, parse, resized
+from uets_jax.growth.stages import Op, after, ladder, parse, prunes, resized
 from uets_jax.models.presets import model_config
 
 MODEL = model_config("modern", "tiny", vocab=64)  # depth 2, width 32, 2 heads
 GROUPED = dataclasses.replace(MODEL, heads=4, kv_heads=2, head_dim=8)
+
+FROZEN = dataclasses.replace(MODEL, frozen=1)
 
 
 def growth(plan, **fields):
@@ -25,6 +27,16 @@ def test_a_plan_is_stages_in_order():
 def test_the_ways_of_the_config_go_into_the_ops():
     [stage] = parse(growth("depth=4:0.5,hidden=256:0.5", depth="stack", units="split"))
     assert [op.how for op in stage.ops] == ["stack", "split"]
+
+
+def test_blocks_freeze_and_thaw_and_no_shape_changes():
+    stages = parse(growth("frozen=1:0.3,depth=4:0.5,frozen=3:0.5,frozen=0:0.8"))
+    rungs = [MODEL]
+    for op in (op for stage in stages for op in stage.ops):
+        assert not prunes(rungs[-1], op)
+        rungs.append(resized(rungs[-1], op))
+    assert [m.frozen for m in rungs] == [0, 1, 1, 3, 0]
+    assert dataclasses.replace(rungs[-1], depth=2) == MODEL
 
 
 def test_no_plan_has_no_stages():
@@ -84,6 +96,11 @@ def test_grouped_heads_grow_within_their_groups_and_go_by_groups():
         (MODEL, Op("experts", 1), "two or more"),
         (dataclasses.replace(MODEL, experts=2), Op("experts", 4), "come once"),
         (dataclasses.replace(MODEL, experts=2), Op("hidden", 8), "can't be changed"),
+        (MODEL, Op("frozen", 2), "2 of 2 blocks frozen leave none to train"),
+        (MODEL, Op("frozen", 0), "has 0 already"),
+        (MODEL, Op("frozen", -1), "at least 0"),
+        (FROZEN, Op("depth", 1), "1 of 1 blocks frozen leave none"),
+        (MODEL, Op("frozen", 1, "identity"), "there is but one way"),
         (GROUPED, Op("heads", 5), "multiple of 2"),
         (GROUPED, Op("heads", 3), "multiple of 2"),
         (dataclasses.replace(MODEL, memory_rows=4), Op("memory_rows", 6), "multiple"),

@@ -12,7 +12,7 @@ from uets_jax.build import build
 from uets_jax.config import replace_from_dict
 from uets_jax.errors import UserError
 from uets_jax.growth.learned import load_policy, save_policy
-from uets_jax.growth.stages import Op, Stage, ladder
+from uets_jax.growth.stages import Op, Stage, ladder, parse
 from uets_jax.models.presets import read_config
 from uets_jax.report.metrics import read_metrics
 from uets_jax.train import growing, loop, monitor
@@ -320,6 +320,51 @@ def test_a_run_can_prune(prune, config, tmp_path):
     assert entry["params"] == result.summary["params"]
 
 
+# freezing
+
+
+def test_a_run_can_freeze_and_resumes_frozen(config, tmp_path, monkeypatch):
+    """Frozen after 3, killed at 6, where the checkpoint of 4 is the last one."""
+    freezes, out = saved(grows(config, plan="frozen=1:0.3"), 4), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        kill_at(patch, 6)
+        with pytest.raises(Killed):
+            loop.train(freezes, out)
+    before = open_run(out).state
+    assert int(before.step) == 4
+    result = loop.train(freezes, out, resume=True)
+    whole = loop.train(freezes, tmp_path / "whole")
+    same(result.summary, whole.summary)
+    first = lambda state: (
+        state.params["embed"],
+        jax.tree.map(lambda x: np.asarray(x)[:1], state.params["blocks"]),
+    )
+    chex.assert_trees_all_equal(first(result.state), first(before))
+    up = lambda state: np.asarray(state.params["blocks"]["mlp"]["up"]["w"])
+    assert (up(result.state)[1] != up(before)[1]).any()
+    assert result.config.model.frozen == 1
+
+
+def test_a_phase_with_frozen_blocks_spends_less_and_a_thaw_as_before(config, tmp_path):
+    freezes = grows(config, plan="frozen=1:0.3,frozen=0:0.8")
+    summary = loop.train(freezes, tmp_path / "run").summary
+    frozen, thawed = summary["growth"]
+    assert (frozen["step"], thawed["step"]) == (3, 7)
+    for entry in (frozen, thawed):
+        assert entry["exact"]
+        assert entry["loss_after"] == pytest.approx(entry["loss_before"], abs=1e-6)
+        assert entry["begun_anew"] == 0
+    assert frozen["step_flops"] < frozen["step_flops_before"] == thawed["step_flops"]
+    found = {k: v.total for k, v in total_costs(freezes).items() if v.total}
+    del found["evaluation"]
+    assert found == {k: v for k, v in summary["flops"].items() if k in found}
+
+
+def test_a_probe_does_not_try_what_only_makes_steps_cheaper(config):
+    stages = parse(grows(config, plan="depth=3:0.3,frozen=1:0.5").growth)
+    assert growing.only_growing(config, stages) == stages[:1]
+
+
 # on a mesh
 
 
@@ -347,6 +392,7 @@ BAD = [
     ({"plan": "depth=3"}, r"growth\.plan: 'depth=3': write field=size:share"),
     ({"plan": "dept=3:0.5"}, r"growth\.plan: 'dept=3:0.5': did you mean 'depth'"),
     ({"plan": "depth=2:0.5"}, r"growth\.plan: depth=2: the model has 2 already"),
+    ({"plan": "frozen=2:0.5"}, r"growth\.plan: frozen=2: 2 of 2 blocks frozen leave"),
     ({"plan": "width=48:0.5"}, r"growth\.plan: width=48: must be a multiple of the 32"),
     (
         {"plan": "depth=3:0.9"},

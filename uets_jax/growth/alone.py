@@ -65,6 +65,8 @@ def grown(
         raise UserError(f"moments: {moments!r}: {nearest(str(moments), MOMENTS)}")
     _check_params(model, params)
     after, how = resized(model, op), moves(model, op)
+    if op.field == "frozen":
+        return Grown(after, params, opt_state, ())
     fresh, noise = jax.random.split(key)
     new = move_params(how, params, jax.jit(make_model(after).init)(fresh), noise)
     template = tx.init(new)

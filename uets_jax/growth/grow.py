@@ -111,6 +111,8 @@ def _apply(
     moments: Moments,
 ) -> tuple[ExperimentConfig, TrainState, list[str]]:
     after, moves = plan(config, op)
+    if op.field == "frozen":
+        return after, state, []
     program, before = build(after, overrides), config.model.depth
     root = jax.random.fold_in(state.key, state.step)
     key, noise = jax.random.split(jax.random.fold_in(root, 1000 + number))

@@ -18,7 +18,8 @@ Exact ops leave the function as it is:
   embedding. Norms of [x, x] are those of x;
 * experts: copies of the MLP behind a router whose weights sum to 1, as long as no token
   is dropped;
-* memory_rows: the table repeated (see `models.memory`).
+* memory_rows: the table repeated (see `models.memory`);
+* frozen: nothing moves, neither parameters nor what an optimizer keeps.
 
 Duplicates: with r copies whose weights are s times the old, each gets 1 / (r s) times
 the gradient; first moments move by that factor and second ones by its square (Shen et
@@ -33,7 +34,7 @@ import jax
 
 from uets_jax.config import ExperimentConfig, ModelConfig
 from uets_jax.errors import UserError
-from uets_jax.growth.stages import WAYS, Op, resized
+from uets_jax.growth.stages import WAYS, Op, prunes, resized
 from uets_jax.models.axes import Axes, axes_of, names
 from uets_jax.models.transformer import make_model
 
@@ -92,7 +93,7 @@ def plan(config: ExperimentConfig, op: Op) -> tuple[ExperimentConfig, Moves]:
 def moves(model: ModelConfig, op: Op) -> Moves:
     """The move of every leaf of the model after the op; raises as `plan`."""
     after = resized(model, op)
-    if op.size < getattr(model, op.field):
+    if prunes(model, op):
         _check_keep(model, op)
     op = dataclasses.replace(op, how=op.how or WAYS.get(op.field, ("",))[0])
     old = {names(path) for path, _ in _leaves(model)}
@@ -123,7 +124,7 @@ def _check_keep(model: ModelConfig, op: Op) -> None:
 
 def is_exact(op: Op, model: ModelConfig) -> bool:
     """Whether the function stays as it is; of experts, if none can be full."""
-    if op.size < getattr(model, op.field):
+    if prunes(model, op):
         return False
     if op.field == "experts":
         return model.capacity == 0
@@ -149,6 +150,8 @@ def _move(
         return _into_experts(path, axes, old, after)
     if path not in old:
         return Move(None)
+    if op.field == "frozen":
+        return Move(path)
     make = {
         "depth": _depth,
         "heads": _heads,

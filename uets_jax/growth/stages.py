@@ -3,6 +3,8 @@
     depth=2:0.3,depth=4:0.6,heads=4:0.6
 
 Two stages: from 30 % of the steps on two layers, from 60 % on four, with four heads.
+`frozen=2:0.7` changes no shape: from 70 % on the first two blocks are not trained, and
+`frozen=0:0.9` thaws them.
 """
 
 import dataclasses
@@ -11,7 +13,7 @@ import itertools
 from uets_jax.config import ExperimentConfig, GrowthConfig, ModelConfig
 from uets_jax.errors import UserError, nearest
 
-FIELDS = ("depth", "heads", "hidden", "width", "experts", "memory_rows")
+FIELDS = ("depth", "heads", "hidden", "width", "experts", "memory_rows", "frozen")
 # ways to make what is new; the first one where an op names none
 WAYS = {
     "depth": ("identity", "random", "stack", "interleave", "middle"),
@@ -135,14 +137,20 @@ def resized(model: ModelConfig, op: Op) -> ModelConfig:
     return dataclasses.replace(model, **changes)
 
 
+def prunes(model: ModelConfig, op: Op) -> bool:
+    """Whether the op takes something from the model."""
+    return op.field != "frozen" and op.size < getattr(model, op.field)
+
+
 def _refused(model: ModelConfig, op: Op, before: int) -> str:
     """Why an op can't be applied; empty where it can."""
     size, field = op.size, op.field
     if op.how and op.how not in WAYS.get(field, ()):
         ways = nearest(op.how, WAYS[field]) if field in WAYS else "there is but one way"
         return f"{op.how!r}: {ways}"
-    if size < 1:
-        return "a size must be at least 1"
+    least = 0 if field == "frozen" else 1
+    if size < least:
+        return f"a size must be at least {least}"
     if size == before:
         return f"the model has {before} already"
     if field in ("width", "memory_rows") and before and size % before:
@@ -157,12 +165,16 @@ def _refused(model: ModelConfig, op: Op, before: int) -> str:
     step = model.kv_heads if size > before and group > 1 else group
     if field == "heads" and size % step:
         return f"must be a multiple of {step}, for grouped keys"
-    if field == "depth" and size > before:
-        return _refused_depth(op, before)
+    if field in ("depth", "frozen"):
+        return _refused_depth(model, op)
     return ""
 
 
-def _refused_depth(op: Op, before: int) -> str:
-    if op.how in ("stack", "interleave") and op.size % before:
-        return f"{op.how} needs a multiple of the {before} layers that there are"
+def _refused_depth(model: ModelConfig, op: Op) -> str:
+    sizes = {"depth": model.depth, "frozen": model.frozen, op.field: op.size}
+    if sizes["frozen"] >= sizes["depth"]:
+        return "{frozen} of {depth} blocks frozen leave none to train".format(**sizes)
+    grows = op.size > model.depth
+    if grows and op.how in ("stack", "interleave") and op.size % model.depth:
+        return f"{op.how} needs a multiple of the {model.depth} layers that there are"
     return ""

@@ -155,8 +155,8 @@ class Model(NamedTuple):
 
 def make_model(config: ModelConfig) -> Model:
     """The pure functions of one architecture; `config.vocab` must be known."""
-    trained = Transformer(config)
-    module = Transformer(dataclasses.replace(config, frozen=0))
+    whole = dataclasses.replace(config, frozen=0) if config.frozen else config
+    module, trained = Transformer(whole), Transformer(config)
 
     def init(key: Key[Array, ""]) -> Params:
         tokens = jnp.zeros((1, 2), jnp.int32)

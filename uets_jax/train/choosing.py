@@ -12,7 +12,7 @@ from uets_jax.growth.prune import (
     magnitude,
     random_scores,
 )
-from uets_jax.growth.stages import Op
+from uets_jax.growth.stages import Op, prunes
 from uets_jax.train.looking import measured
 from uets_jax.train.run import Run
 from uets_jax.types import Batch
@@ -25,7 +25,7 @@ def completed(run: Run, batch: Batch, op: Op) -> Op:
     layer, so all layers keep the same ones.
     """
     model = run.session.config.model
-    if op.size >= getattr(model, op.field):
+    if not prunes(model, op):
         return op
     scores = _scores(run, batch, op.field)
     if op.field == "depth":

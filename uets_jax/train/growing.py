@@ -24,7 +24,7 @@ from uets_jax.evaluate.perplexity import compile_losses
 from uets_jax.growth.grow import begun_anew, grow
 from uets_jax.growth.plan import is_exact
 from uets_jax.growth.policy import Budget, Decision, Signals, decide, load_policy
-from uets_jax.growth.stages import Op, Stage, after, parse, resized
+from uets_jax.growth.stages import Op, Stage, after, parse, prunes, resized
 from uets_jax.measure import slope
 from uets_jax.measure.work import Cost
 from uets_jax.optim.rewarm import warm
@@ -238,10 +238,12 @@ def probe_lengths(steps: int, rates: Sequence[float]) -> tuple[int, ...]:
 def only_growing(
     config: ExperimentConfig, stages: Sequence[Stage]
 ) -> tuple[Stage, ...]:
-    """The stages ahead that a probe tries: those that only grow."""
+    """The stages ahead that a probe tries: those that only grow. (Freezing makes steps
+    cheaper and no loss better: it comes at its share.)
+    """
     found = []
     for stage in stages[:LOOKED_AT]:
-        if any(op.size < getattr(config.model, op.field) for op in stage.ops):
+        if any(op.field == "frozen" or prunes(config.model, op) for op in stage.ops):
             break
         found.append(stage)
         config = after(config, stage)

@@ -26,7 +26,7 @@ from uets_jax.data.windows import Windows, sequential
 from uets_jax.errors import UserError
 from uets_jax.growth.grow import check_own
 from uets_jax.growth.learned import load_policy
-from uets_jax.growth.stages import Stage, after, ladder, parse
+from uets_jax.growth.stages import Stage, after, ladder, parse, prunes
 from uets_jax.step import Program
 from uets_jax.train.assets import build_assets, inputs_sha256
 from uets_jax.train.mesh import check_rows, compile_init, make_mesh
@@ -176,7 +176,7 @@ def _check_time(config: ExperimentConfig, stage: Stage) -> None:
 def _check_pruning(before: ExperimentConfig, stage: Stage) -> None:
     """Raises `UserError` where what a stage prunes can't be scored."""
     for op in stage.ops:
-        if op.size < getattr(before.model, op.field):
+        if prunes(before.model, op):
             if before.growth.prune == "importance" and op.field != "depth":
                 _check_halves(before, f"growth.plan: {op}")
             if before.growth.prune == "magnitude" and before.model.experts:
