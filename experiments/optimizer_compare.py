@@ -14,7 +14,11 @@ from uets_jax.errors import UserError
 from uets_jax.models.presets import from_dict
 from uets_jax.optim.stored import load_theta
 
-TABLES = (*optimizer_plan.TABLES, "overhead")
+COSTS = {  # tables of a step's costs: their rows, their note
+    "overhead": (optimizer_costs.overhead_rows, optimizer_costs.NOTE),
+    "frozen": (optimizer_costs.frozen_rows, optimizer_costs.FROZEN_NOTE),
+}
+TABLES = (*optimizer_plan.TABLES, *COSTS)
 PREPARE = {"clean": tracks.clean, "encyclopedic": tracks.encyclopedic}
 
 
@@ -54,9 +58,11 @@ def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
         "meta_commit": card["commit"],
     }
     found = tables(plan, results, _meta_core_seconds(given.out))
-    if "overhead" in wanted:
-        found["overhead"] = optimizer_costs.overhead_rows(given.stores)
-    notes = {**optimizer_rows.NOTES, "overhead": optimizer_costs.NOTE}
+    notes = {**optimizer_rows.NOTES}
+    for name, (rows_of, note) in COSTS.items():
+        notes[name] = note
+        if name in wanted:
+            found[name] = rows_of(given.stores)
     for name, rows in found.items():
         if rows:
             table = f"optimizer.{name}"

@@ -1,6 +1,12 @@
+import itertools
+
 import pytest
 
-from experiments.optimizer_costs import step_config, step_costs
+from experiments import optimizer_costs
+from experiments.optimizer_costs import frozen_rows, step_config, step_costs
+from experiments.records import write_record
+from experiments.step_times import StepTime
+from uets_jax.measure.flops import block_flops
 
 
 @pytest.fixture(scope="module")
@@ -26,4 +32,29 @@ def test_the_gate_adds_little_to_a_step(costs):
     assert 0 < learned / muon - 1 < 0.05
     assert (
         costs["learned"][0]["forward_backward"] == costs["muon"][0]["forward_backward"]
+    )
+
+
+def test_a_frozen_prefix_saves_backward_flops_alone(tmp_path, monkeypatch):
+    timed = []
+
+    def step_time(config):
+        timed.append(config)
+        return StepTime(1.0 - config.model.frozen / 4, 1.0, None)
+
+    monkeypatch.setattr(optimizer_costs, "step_time", step_time)
+    rows = frozen_rows(tmp_path, 32, 3)
+    write_record("optimizer.frozen", rows, "python", {}, "note", tmp_path)
+    assert [row["frozen"] for row in rows] == [0, 1, 2]
+    assert [c.model.frozen for c in timed] == [0, 1, 2]
+    assert [row["seconds_saved"] for row in rows] == [0, 0.25, 0.5]
+    assert rows[0]["backward_saved"] == rows[0]["flops_saved"] == 0
+    block = block_flops(timed[0].model, timed[0].model.context, 4096)
+    backward = [row["backward_flops"] for row in rows]
+    for more, less in itertools.pairwise(backward):
+        assert more - less == pytest.approx(2 * block, rel=0.2)  # and elementwise ones
+    for name in ("forward_flops", "params"):
+        assert rows[2][name] == pytest.approx(rows[0][name], rel=1e-3)
+    assert rows[2]["optimizer_flops"] == pytest.approx(
+        rows[0]["optimizer_flops"], rel=1e-2
     )
