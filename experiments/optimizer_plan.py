@@ -26,7 +26,8 @@ TABLES = ("compare", "robustness", "untuned")
 BATCH = 32  # windows: 4,096 tokens
 TRIALS = 12
 EVAL_TOKENS = 100_000  # of valid-A, in a trial
-LADDER = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)  # budgets, in steps of the task
+LADDER = (0.17, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)  # budgets, in steps of the task
+WHOLE = LADDER.index(1.0)
 FIRST = 3  # place in it of the first run of an arm
 
 
@@ -51,6 +52,7 @@ class Task:
 
 
 MANY = ("adamw", "muon", "learned")
+RIVALS = ("learned", "soap")  # whose budgets lie around Muon's loss, too
 TASKS = (
     Task("narrow", "clean", 32, 2, 100, many=10),
     Task("wiki", "clean", 64, 1, 100, rules=(*MANY, "soap", "lion", "schedule_free")),
@@ -241,27 +243,29 @@ class OptimizerPlan:
     def finals(
         self, task: Task, rule: str, settings: Mapping[str, Any], results: Results
     ) -> Iterator[Job]:
-        """Every budget with every seed; first seed 1, where the loss is AdamW's."""
+        """Every budget with every seed; first seed 1, to find where they lie.
+
+        They lie around AdamW's loss at the task's steps; those of `RIVALS` around
+        Muon's, too.
+        """
         seeds = range(1, 1 + (task.many if rule in MANY else task.seeds))
         final = lambda place, seed: self.final(task, rule, settings, place, seed)
-        whole = LADDER.index(1.0)
-        if rule == "adamw":
-            yield from (final(whole, seed) for seed in seeds)
-            return
-        target = self._target(task, results)
-        tried: dict[int, float | None] = {}
-        place: int | None = FIRST
-        while place is not None:
-            job = final(place, 1)
-            yield job
-            if target is None or job.name not in results:
-                return
-            tried[place] = results[job.name]["bits_per_byte"]
-            place = next_place(tried, target)
-        places = around(tried, target)
-        if rule in MANY:
-            places = sorted({*places, whole})
-        yield from (final(place, seed) for seed in seeds for place in places)
+        places: set[int] = {WHOLE} if rule in MANY else set()
+        goals = {"adamw": [], "muon": ["adamw"]}.get(rule, ["adamw"])
+        goals = [*goals, "muon"] if rule in RIVALS else goals
+        for goal in goals:
+            target = self._goal(task, goal, results)
+            tried: dict[int, float | None] = {}
+            place: int | None = FIRST if goal == "adamw" else WHOLE
+            while place is not None:
+                job = final(place, 1)
+                yield job
+                if target is None or job.name not in results:
+                    return
+                tried[place] = results[job.name]["bits_per_byte"]
+                place = next_place(tried, target)
+            places |= {*around(tried, target)}  # pyright: ignore
+        yield from (final(place, seed) for seed in seeds for place in sorted(places))
 
     def final(
         self, task: Task, rule: str, settings: Mapping[str, Any], place: int, seed: int
@@ -272,12 +276,12 @@ class OptimizerPlan:
         name = f"final/{task.name}/{rule}_x{share:g}_s{seed}"
         return _job(name, config, task, rule, "final", share, settings)
 
-    def _target(self, task: Task, results: Results) -> float | None:
-        """AdamW's loss with seed 1, where its trials and that run are there."""
-        settings = self.tuned(task, "adamw", results, [])
+    def _goal(self, task: Task, rule: str, results: Results) -> float | None:
+        """A rule's loss with seed 1 at the task's steps, once it is there."""
+        settings = self.tuned(task, rule, results, [])
         if settings is None:
             return None
-        job = self.final(task, "adamw", settings, LADDER.index(1.0), 1)
+        job = self.final(task, rule, settings, WHOLE, 1)
         return results[job.name]["bits_per_byte"] if job.name in results else None
 
     def robustness(self, results: Results) -> list[Job]:

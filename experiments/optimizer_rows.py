@@ -25,8 +25,8 @@ NOTES = {
         "bits per byte of AdamW's decayed runs at `target_steps`. steps_ratio_adamw: "
         "those steps over the steps at which the rule's decayed runs reach it (mean "
         "loss interpolated over log steps); above 1 is better than AdamW. "
-        "steps_ratio_muon: Muon's steps to the same target over the rule's. _ci: "
-        "bootstrap over seeds, the target's included; _t: t-interval over common "
+        "steps_ratio_muon: likewise, the target being what Muon reaches at those steps. "
+        "_ci: bootstrap over seeds, the target's included; _t: t-interval over common "
         "seeds. seconds: steps by the step's time on a quiet machine. "
         "bits_per_byte_equal_steps: at AdamW's steps; difference_muon: to Muon there, "
         "paired over seeds, with a t-interval. edges: settings whose best value is "
@@ -72,22 +72,24 @@ def compare_rows(
         base = runs_of(mine, arm="adamw")
         if not base:
             continue
-        target = _target(base)
-        steps = float(base[0]["steps"])
-        curves = {
-            arm: curve_of(runs_of(mine, arm=arm)) for arm in _in_order(mine, "arm")
+        goals = {
+            name: _target(runs)
+            for name in ("adamw", "muon")
+            if (runs := runs_of(mine, arm=name, share=1.0))
         }
-        for arm, curve in curves.items():
+        steps = float(base[0]["steps"])
+        for arm in _in_order(mine, "arm"):
+            curve = curve_of(runs_of(mine, arm=arm))
             row = {
                 "task": task,
                 "arm": arm,
                 **_model(base[0]),
-                "target_bits_per_byte": float(target.losses.mean()),
+                "target_bits_per_byte": float(goals["adamw"].losses.mean()),
                 "target_steps": int(steps),
                 **_settings(runs_of(mine, arm=arm)[0]),
                 "edges": " ".join(edges.get((task, arm), ())),
             }
-            row |= _against(arm, curve, curves, target, steps, task, times)
+            row |= _against(arm, curve, goals, steps, task, times)
             row |= _equal_steps(mine, arm)
             row["break_even_runs"] = _repaid(row, meta_core_seconds)
             rows.append(row)
@@ -126,27 +128,25 @@ def _whole(target: Target, steps: float) -> Curve:
 def _against(
     arm: str,
     curve: Curve | None,
-    curves: Mapping[str, Curve | None],
-    target: Target,
+    goals: Mapping[str, Target],
     steps: float,
     task: str,
     times: Times,
 ) -> Row:
-    own, row = _whole(target, steps), {}
-    mine = own if arm == "adamw" else curve
-    bases = {"adamw": own, "muon": curves.get("muon")}
-    goal = float(target.losses.mean())
-    needed = None if mine is None else budget_at(mine, goal)
-    row["seeds"] = 0 if mine is None else len(mine.seeds)
-    row["steps_to_target"] = needed
+    """Steps and seconds to what AdamW and Muon reach at the task's steps."""
+    row: Row = {"seeds": 0 if curve is None else len(curve.seeds)}
     row["step_seconds"] = times.get((task, arm))
-    for name, base in bases.items():
+    for name, goal in goals.items():
+        own = _whole(goal, steps)
+        mine = own if arm == name else curve
+        needed = None if mine is None else budget_at(mine, float(goal.losses.mean()))
+        row[f"steps_to_{name}"] = needed
         for currency in ("steps", "seconds"):
             key, per = f"{currency}_ratio_{name}", 1.0
             if currency == "seconds":
                 pair = times.get((task, name)), times.get((task, arm))
                 per = pair[0] / pair[1] if pair[0] and pair[1] else math.nan
-            row |= _interval(key, base, mine, target, per, arm == name)
+            row |= _interval(key, own, mine, goal, per, arm == name)
     return row
 
 
@@ -202,8 +202,8 @@ def _equal_steps(mine: Sequence[Record], arm: str) -> Row:
 
 def _repaid(row: Row, core_seconds: float | None) -> float | None:
     """Runs after which meta-training has paid, against Muon; None: never, not known."""
-    ratio_muon = row["seconds_ratio_muon"]
-    needed, each = row["steps_to_target"], row["step_seconds"]
+    ratio_muon = row.get("seconds_ratio_muon")
+    needed, each = row.get("steps_to_muon"), row["step_seconds"]
     if row["arm"] != "learned" or None in (core_seconds, ratio_muon, needed, each):
         return None
     cores = 2

@@ -58,8 +58,9 @@ def test_trials_then_budgets_around_the_target():
     )
     assert shares("adamw") == [1.0]
     assert shares("muon") == [0.5, 0.7, 1.0]  # 0.6 between; 1.0 for equal steps
-    assert {0.35, 0.5, 0.7, 1.0} == {*shares("learned")}
-    assert shares("sgd") == [0.7, 1.0, 1.4, 2.0]  # looked up to the end
+    # 0.5 for AdamW's loss, 0.83 for Muon's
+    assert shares("learned") == [0.35, 0.5, 0.7, 1.0, 1.4]
+    assert shares("sgd") == [0.5, 0.7, 1.0, 1.4, 2.0]  # looked up to the end
     count = lambda rule: len(runs_of(records, stage="final", arm=rule, share=0.7))
     assert (count("muon"), count("lion")) == (10, 3)
 
@@ -80,7 +81,7 @@ def test_the_plan_is_the_same_for_equal_results():
         ({3: None}, 4),  # diverged: not reached
         ({3: 2.0, 2: 4.0}, None),
         ({3: 4.0, 4: 2.0}, None),
-        ({3: 4.0, 4: 4.0, 5: 4.0, 6: 4.0}, None),
+        ({3: 4.0, 4: 4.0, 5: 4.0, 6: 4.0, 7: 4.0}, None),
         ({3: 2.0, 2: 2.0, 1: 2.0, 0: 2.0}, None),
     ],
 )
@@ -93,8 +94,8 @@ def test_next_place(tried, place):
     [
         ({3: 2.0, 2: 4.0}, [2, 3, 4]),
         ({0: 2.0, 1: 2.0, 2: 2.0, 3: 2.0}, [0, 1, 2]),
-        ({6: 2.0, 5: 4.0}, [4, 5, 6]),
-        ({6: 4.0}, [5, 6]),
+        ({7: 2.0, 6: 4.0}, [5, 6, 7]),
+        ({7: 4.0}, [6, 7]),
     ],
 )
 def test_three_budgets_around_the_target(tried, places):

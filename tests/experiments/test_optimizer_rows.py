@@ -70,14 +70,15 @@ def test_ratios_of_steps_and_seconds():
     low = rows["learned"]["steps_ratio_muon_ci_low"]
     assert low == pytest.approx(2 / 1.5, rel=0.05)  # what a seed does cancels
     assert rows["learned"]["difference_muon"] == pytest.approx(-math.log(2 / 1.5))
-    saved = (2 / 1.5 * 0.11 / 0.12 - 1) * 60 * 0.12 * 2
+    assert rows["learned"]["steps_to_muon"] == pytest.approx(120 * 1.5 / 2, rel=0.01)
+    saved = (2 / 1.5 * 0.11 / 0.12 - 1) * 90 * 0.12 * 2
     assert rows["learned"]["break_even_runs"] == pytest.approx(1000 / saved, rel=0.02)
     assert rows["muon"]["break_even_runs"] is None
 
 
 def test_a_rule_that_never_gets_there_has_no_ratio():
     rows = {r["arm"]: r for r in compare_rows(runs(), TIMES, {})}
-    assert rows["sgd"]["steps_to_target"] is None
+    assert rows["sgd"]["steps_to_adamw"] is None
     assert rows["sgd"]["steps_ratio_adamw"] is None
     assert rows["sgd"]["steps_ratio_adamw_ci_high"] < 1.0  # but a bound
     assert rows["sgd"]["bits_per_byte_equal_steps"] is None
