@@ -1,7 +1,8 @@
 """Meta-training in stages: few weights with much noise first, then more of them.
 
-    1  role_bias           32 numbers: mixture, step, decay and momentum of each role
-    2  output, role_bias   how they depend on what the gate has seen
+    1  role_bias                  32 numbers: mixture, step, decay, momentum of a role
+    2  role_progress, role_bias   how they change over the run
+    3  output                     how they depend on what the gate has seen
 
 The recurrent part keeps its random weights, as in an echo state network (Jaeger 2001):
 an evolution strategy's noise grows with the number of weights that it moves. Each stage
@@ -43,7 +44,8 @@ class Stage(NamedTuple):
 
 STAGES = (
     Stage(("role_bias",), 0.3, 0.1, 0.03),
-    Stage(("output", "role_bias"), 0.7, 0.05, 0.01),
+    Stage(("role_progress", "role_bias"), 0.4, 0.05, 0.01),
+    Stage(("output",), 0.3, 0.03, 0.003),
 )
 
 
@@ -57,14 +59,17 @@ class Variant:
 
 
 _RULES = GateSettings().rules
-_MLP = Stage(("output", "role_bias", "mlp"), 0.7, 0.05, 0.01)
+_MLP = Stage(("output", "mlp"), 0.3, 0.03, 0.003)
 VARIANTS = {
     "gate": Variant(),
     "bias": Variant(stages=(STAGES[0]._replace(share=1.0),)),
+    "schedule": Variant(
+        stages=(STAGES[0]._replace(share=0.4), STAGES[1]._replace(share=0.6)),
+    ),
     "all_weights": Variant(
         stages=(Stage(GateTheta._fields[:-1], 1.0, 0.05, 0.01),),
     ),
-    "gate_mlp": Variant(GateSettings(rules=(*_RULES, "mlp")), (STAGES[0], _MLP)),
+    "gate_mlp": Variant(GateSettings(rules=(*_RULES, "mlp")), (*STAGES[:2], _MLP)),
     "no_recurrence": Variant(GateSettings(recurrent=False)),
     "no_muon": Variant(
         GateSettings(rules=("adam", "lion", "momentum"), nominal="adamw")

@@ -34,6 +34,7 @@ ARMS = (
     ("no_muon", 0),
     ("no_augmentation", 0),
     ("bias", 0),
+    ("schedule", 0),
     ("all_weights", 0),
     ("gate", 1),
     ("gate", 2),
@@ -48,7 +49,8 @@ NOTE = (
     "no_muon AdamW). difference_nominal: of bits per byte to that rule alone, paired "
     "over seeds, below 0 is better, with a t-interval. gain: of meta-training on "
     "held-out families, see optimizer.meta_cost. bias: 32 numbers, the same whatever "
-    "the gate sees. all_weights: the recurrent part is learned, too."
+    "the gate sees. schedule: that, and how it changes over the run. "
+    "all_weights: the recurrent part is learned, too."
 )
 Record = Mapping[str, Any]
 
@@ -92,7 +94,8 @@ def learn(arm: str, seed: int, minutes: float, data: Path, folder: Path) -> None
 
 def short(variant: Variant) -> Variant:
     """The variant with all of its fields in one stage."""
-    stage = Stage(variant.stages[-1].fields, 1.0, SIGMA, RATE)
+    every = (field for stage in variant.stages for field in stage.fields)
+    stage = Stage(tuple(dict.fromkeys(every)), 1.0, SIGMA, RATE)
     return dataclasses.replace(variant, stages=(stage,))
 
 

@@ -90,6 +90,19 @@ def test_without_recurrence_what_was_before_does_not_matter(small, about, key):
     )
 
 
+def test_a_role_has_a_schedule_of_its_own(small, about, key):
+    """The log of the step follows the progress of the run, for that role alone."""
+    theta, every = init_theta(key), units(small, about, GateSettings())
+    knot = NAMES.index("progress_0.5") - NAMES.index("progress_0.03")
+    step = len(GateSettings().rules)
+    own = theta._replace(role_progress=theta.role_progress.at[1, knot, step].set(0.5))
+    x, h = inputs(len(every.role))
+    x = x.at[:, NAMES.index("progress_0.5")].set(-1.0)
+    _, out = decide(own, GateSettings(), every, x, h)
+    wanted = np.where(every.role == 1, 1.6 * np.tanh(-0.5 / 1.6), 0.0)
+    np.testing.assert_allclose(out[:, step], wanted, atol=1e-6)
+
+
 def test_no_division_by_zero_in_slopes(small, about, key):
     every = units(small, about, ALL)
     x, h = inputs(len(every.role))

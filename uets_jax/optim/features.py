@@ -13,6 +13,7 @@ from uets_jax.optim.norms import TINY, cosine, mean_square, safe_rsqrt, safe_sqr
 KNOTS = (0.03, 0.1, 0.25, 0.5, 0.75, 0.9)  # shares of the run
 DECAYS = (0.9, 0.97, 0.99)  # of the moving means of the loss
 WARM_UP = 10  # losses before one can be a divergence
+PROGRESS = (*(f"progress_{knot}" for knot in KNOTS), "progress_known")
 NAMES = (
     "gradient_to_weight",
     "signal_to_noise",
@@ -24,8 +25,7 @@ NAMES = (
     "fan_out",
     *ROLES,
     "depth",
-    *(f"progress_{knot}" for knot in KNOTS),
-    "progress_known",
+    *PROGRESS,
     "loss_fast",
     "loss_slow",
     "loss_above_low",

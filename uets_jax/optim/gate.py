@@ -1,8 +1,9 @@
 """The recurrent gate: from features of every layer of every leaf to decisions.
 
 x -> GRU -> [h, mean of h over all] -> linear: weights of the update rules (softmax),
-and log multipliers of step, weight decay and 1 - b1, softly clipped. One set of weights
-serves all leaves and layers.
+and log multipliers of step, weight decay and 1 - b1, softly clipped. To that each role
+adds a bias, and a linear function of how far the run is: a schedule of its own. One set
+of weights serves all leaves and layers.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from uets_jax.errors import UserError, nearest
-from uets_jax.optim.features import NAMES
+from uets_jax.optim.features import NAMES, PROGRESS
 from uets_jax.optim.leaves import ROLES, Leaf
 from uets_jax.optim.mlp import MlpTheta, init_mlp
 
@@ -91,8 +92,9 @@ class GateSettings:
 
 
 class GateTheta(NamedTuple):
-    """What is learned; F features, H hidden, K rules.
+    """What is learned; F features, H hidden, K outputs.
 
+    role_progress: of the 7 features that say how far the run is.
     mlp: of the learned direction, None without.
     """
 
@@ -101,6 +103,7 @@ class GateTheta(NamedTuple):
     bias: Float[Array, " 3h"]
     output: Float[Array, "2h k"]
     role_bias: Float[Array, "4 k"]
+    role_progress: Float[Array, "4 7 k"]
     mlp: MlpTheta | None
 
 
@@ -120,6 +123,7 @@ def init_theta(key: Key[Array, ""], settings: GateSettings | None = None) -> Gat
         bias=jnp.zeros(3 * h),
         output=jnp.zeros((2 * h, s.outputs)),
         role_bias=jnp.asarray(bias),
+        role_progress=jnp.zeros((len(ROLES), len(PROGRESS), s.outputs)),
         mlp=init_mlp(network, 1) if "mlp" in s.rules else None,
     )
 
@@ -179,7 +183,10 @@ def decide(
     hidden = gru(theta, features, hidden)
     context = jnp.broadcast_to(hidden.mean(0, keepdims=True), hidden.shape)
     raw = jnp.concatenate([hidden, context], 1) @ theta.output
-    raw = raw + theta.role_bias[units.role]
+    first = NAMES.index(PROGRESS[0])
+    progress = features[:, first : first + len(PROGRESS)]
+    each = theta.role_progress[units.role]
+    raw = raw + theta.role_bias[units.role] + (progress[:, :, None] * each).sum(1)
     k = len(settings.rules)
     logits = jnp.where(units.allowed, raw[:, :k], -jnp.inf)
     weights = jax.nn.softmax(logits) - units.nominal
