@@ -132,7 +132,7 @@ def card_of(made: Trained, config: MetaConfig, said: str) -> dict[str, Any]:
         "tasks": listing(made.tasks),
         "horizon": [
             round(min(horizons) / augment.horizon),
-            round(2 * max(horizons) * augment.horizon),
+            round(max(horizons) * max(2.0 * (augment.long > 0), augment.horizon)),
         ],
         "core_seconds": sum(row["core_seconds"] for row in made.rows),
         "flops": sum(row["total_flops"] or 0.0 for row in made.rows),

@@ -1,6 +1,7 @@
 """Runs what `optimizer_plan` wants, and writes the tables of `optimizer_rows`."""
 
 import argparse
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from experiments.runner import Results, pin, run_queue, serve
 from experiments.step_times import step_time
 from uets_jax.errors import UserError
 from uets_jax.models.presets import from_dict
-from uets_jax.optim.stored import load_theta
+from uets_jax.optim.stored import SHIPPED, load_theta
 
 COSTS = {  # tables of a step's costs: their rows, their note
     "overhead": (optimizer_costs.overhead_rows, optimizer_costs.NOTE),
@@ -38,6 +39,7 @@ def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
         tuple(given.rule or RULES),
         given.trials,
         given.scale,
+        hashlib.sha256(SHIPPED.read_bytes()).hexdigest()[:8],
     )
     plan, runs = OptimizerPlan(options), given.runs / "compare"
     if given.worker >= 0:
@@ -56,6 +58,7 @@ def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
         "scale": given.scale,
         "meta_trained": card["meta_trained"],
         "meta_commit": card["commit"],
+        "weights_sha256": options.digest,
     }
     found = tables(plan, results, _meta_core_seconds(given.out))
     notes = {**optimizer_rows.NOTES}

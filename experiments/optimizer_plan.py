@@ -4,8 +4,9 @@
     robustness   the tuned settings where something else has changed
     untuned      settings that nobody tuned
 
-Pure: from the results so far to the jobs that are wanted. 12 trials per rule and task,
-one seed, read on valid-A: a coordinate search over the rule's axes. Final runs are read
+Pure: from the results so far to the jobs that are wanted. 16 trials per rule and task,
+one seed, read on valid-A: a coordinate search over the rule's axes, for all rules a
+multiple for the rate of embeddings, head and norms among them. Final runs are read
 on valid-B. Every budget is a decayed run of its own; budgets are looked for with seed 1
 until two neighbours bracket AdamW's loss.
 """
@@ -24,7 +25,7 @@ from uets_jax.models.presets import from_dict
 
 TABLES = ("compare", "robustness", "untuned")
 BATCH = 32  # windows: 4,096 tokens
-TRIALS = 12
+TRIALS = 16
 EVAL_TOKENS = 100_000  # of valid-A, in a trial
 LADDER = (0.17, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)  # budgets, in steps of the task
 WHOLE = LADDER.index(1.0)
@@ -65,28 +66,24 @@ _MUON_RATES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
 _LION_RATES = (0.000125, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008)
 _SGD_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _DECAY = Axis("weight_decay", (0.0, 0.1, 0.3, 1.0, 3.0), 1, closed=True)
-_RATIO = Axis("adam_ratio", (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), 2)
+_RATIOS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_RATIO = Axis("adam_ratio", _RATIOS, 3)
+_REST = Axis("rest_ratio", _RATIOS, 3)
 _WARMUP = Axis("warmup", (0.02, 0.05, 0.1, 0.2, 0.4), 1, closed=True)
+_B1 = Axis("b1", (0.8, 0.9, 0.95, 0.98), 1, closed=True, closed_above=True)
 _B2 = Axis("b2", (0.9, 0.95, 0.98, 0.99), 1, closed=True, closed_above=True)
+_MOMENTUM = Axis("momentum", (0.8, 0.9, 0.95, 0.98), 2, closed=True, closed_above=True)
+_MUON = (Axis("learning_rate", _MUON_RATES, 3), _RATIO, _DECAY, _MOMENTUM, _WARMUP)
+_rate = lambda grid, start=3: Axis("learning_rate", grid, start)
 RULES: dict[str, tuple[Axis, ...]] = {
-    "adamw": (Axis("learning_rate", _ADAM_RATES, 3), _DECAY, _B2, _WARMUP),
-    "muon": (Axis("learning_rate", _MUON_RATES, 3), _RATIO, _DECAY, _WARMUP),
-    "learned": (Axis("learning_rate", _MUON_RATES, 3), _RATIO, _DECAY, _WARMUP),
-    "soap": (Axis("learning_rate", _ADAM_RATES, 3), _DECAY, _B2, _WARMUP),
-    "lion": (Axis("learning_rate", _LION_RATES, 3), _DECAY, _B2, _WARMUP),
-    "schedule_free": (
-        Axis("learning_rate", _ADAM_RATES, 4),
-        Axis("b1", (0.8, 0.9, 0.95, 0.98), 1, closed=True, closed_above=True),
-        _DECAY,
-        _WARMUP,
-    ),
-    "rmsprop": (Axis("learning_rate", _ADAM_RATES, 3), _DECAY, _B2, _WARMUP),
-    "sgd": (
-        Axis("learning_rate", _SGD_RATES, 3),
-        Axis("momentum", (0.8, 0.9, 0.95, 0.98), 1, closed=True, closed_above=True),
-        _DECAY,
-        _WARMUP,
-    ),
+    "adamw": (_rate(_ADAM_RATES), _REST, _DECAY, _B2, _WARMUP),
+    "muon": _MUON,
+    "learned": _MUON,
+    "soap": (_rate(_ADAM_RATES), _REST, _DECAY, _B2, _WARMUP),
+    "lion": (_rate(_LION_RATES), _REST, _DECAY, _B2, _WARMUP),
+    "schedule_free": (_rate(_ADAM_RATES, 4), _REST, _B1, _DECAY, _WARMUP),
+    "rmsprop": (_rate(_ADAM_RATES), _REST, _DECAY, _B2, _WARMUP),
+    "sgd": (_rate(_SGD_RATES, 2), _REST, _MOMENTUM, _DECAY, _WARMUP),
 }
 FIXED = {"learned": {"weights": "default"}, "schedule_free": {"schedule": "constant"}}
 UNTUNED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -121,7 +118,11 @@ LATER_SEEDS = 1  # of robustness and untuned
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the command line says; scale: of all numbers of steps."""
+    """What the command line says.
+
+    scale:  of all numbers of steps.
+    digest: of the learned rule's weights: other weights are other runs.
+    """
 
     stores: Path
     tables: tuple[str, ...] = TABLES
@@ -129,6 +130,11 @@ class Options:
     rules: tuple[str, ...] = tuple(RULES)
     trials: int = TRIALS
     scale: float = 1.0
+    digest: str = ""
+
+    def named(self, rule: str) -> str:
+        """A rule in the name of a run."""
+        return f"{rule}-{self.digest}" if self.digest and rule == "learned" else rule
 
 
 def configure(
@@ -225,7 +231,7 @@ class OptimizerPlan:
             self.options, task, rule, settings, 1.0, 0, "a", eval_tokens=EVAL_TOKENS
         )
         words = "_".join(f"{v:g}" for v in settings.values())
-        name = f"trial/{task.name}/{rule}_{words}"
+        name = f"trial/{task.name}/{self.options.named(rule)}_{words}"
         return _job(name, config, task, rule, "trial", 1.0, settings)
 
     # tables
@@ -273,7 +279,7 @@ class OptimizerPlan:
         """A run of a budget of the ladder."""
         share = LADDER[place]
         config = configure(self.options, task, rule, settings, share, seed)
-        name = f"final/{task.name}/{rule}_x{share:g}_s{seed}"
+        name = f"final/{task.name}/{self.options.named(rule)}_x{share:g}_s{seed}"
         return _job(name, config, task, rule, "final", share, settings)
 
     def _goal(self, task: Task, rule: str, results: Results) -> float | None:
@@ -295,7 +301,8 @@ class OptimizerPlan:
                     config = _changed(self.options, task, rule, settings, what, factor)
                     train = dataclasses.replace(config.train, seed=seed)
                     config = dataclasses.replace(config, train=train)
-                    name = f"robust/{rule}_{what}_x{factor:g}_s{seed}"
+                    own = self.options.named(rule)
+                    name = f"robust/{own}_{what}_x{factor:g}_s{seed}"
                     job = _job(name, config, task, rule, "robust", 1.0, settings)
                     more = (("condition", what), ("factor", factor))
                     jobs.append(dataclasses.replace(job, labels=job.labels + more))
@@ -308,7 +315,8 @@ class OptimizerPlan:
             for label, (rule, settings) in UNTUNED.items():
                 for seed in range(1, 1 + LATER_SEEDS):
                     config = configure(self.options, task, rule, settings, 1.0, seed)
-                    name = f"untuned/{task.name}/{_plain(label)}_s{seed}"
+                    own = self.options.named(_plain(label))
+                    name = f"untuned/{task.name}/{own}_s{seed}"
                     jobs.append(
                         _job(name, config, task, rule, "untuned", 1.0, {}, label)
                     )

@@ -29,9 +29,10 @@ NOTES = {
         "bootstrap over seeds, the target's included; _t: t-interval over common "
         "seeds. seconds: steps by the step's time on a quiet machine. "
         "bits_per_byte_equal_steps: at AdamW's steps; difference_muon: to Muon there, "
-        "paired over seeds, with a t-interval. edges: settings whose best value is "
-        "the last of its grid. break_even_runs: core-seconds of meta-training over "
-        "those that a run saves against Muon."
+        "paired over seeds, with a t-interval. diverged_runs: their seeds are in no "
+        "ratio. edges: settings whose best value is the last of its grid. "
+        "break_even_runs: core-seconds of meta-training over those that a run saves "
+        "against Muon."
     ),
     "trials": "Every tuning trial of optimizer.compare: one seed, read on valid-A.",
     "runs": "Every decayed run behind optimizer.compare; bits per byte on valid-B.",
@@ -88,6 +89,7 @@ def compare_rows(
                 "target_steps": int(steps),
                 **_settings(runs_of(mine, arm=arm)[0]),
                 "edges": " ".join(edges.get((task, arm), ())),
+                "diverged_runs": sum(r["diverged"] for r in runs_of(mine, arm=arm)),
             }
             row |= _against(arm, curve, goals, steps, task, times)
             row |= _equal_steps(mine, arm)

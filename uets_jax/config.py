@@ -147,6 +147,8 @@ class OptimConfig:
     adam_ratio: float = 2.0
     """With Muon, NorMuon and learned: Adam's rate for embeddings, head and norms, as a
     multiple."""
+    rest_ratio: float = 1.0
+    """With the other rules: the rate for embeddings, head and norms, as a multiple."""
     soap_every: int = 10
     """With SOAP: steps between two refreshes of the eigenbases."""
     soap_max_dim: int = 2048

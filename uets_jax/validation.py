@@ -35,6 +35,7 @@ LEAST: dict[str, int] = {
     "optim.clip": 0,
     "optim.eps": 0,
     "optim.adam_ratio": 0,
+    "optim.rest_ratio": 0,
     "optim.gate_every": 1,
     "optim.soap_every": 1,
     "optim.soap_max_dim": 0,
@@ -101,6 +102,9 @@ BELOW_ONE = (
 )
 
 
+WITH_ADAM = ("muon", "normuon", "learned")  # Adam has a ratio of its own
+
+
 def validate(config: ExperimentConfig) -> ExperimentConfig:
     """Returns `config` unchanged.
 
@@ -157,6 +161,8 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"data.length: {length} is longer than model.context = {m.context}"
     if m.mask_documents and m.attention == "cudnn":
         yield "model.attention: mask_documents needs 'xla' or 'auto'"
+    if config.optim.name in WITH_ADAM and config.optim.rest_ratio != 1:
+        yield f"optim.rest_ratio: with {config.optim.name} give optim.adam_ratio"
     if config.optim.name == "schedule_free" and not config.optim.b1:
         yield "optim.b1: must be above 0 with schedule_free"
     yield from _choices(config)

@@ -134,6 +134,15 @@ def test_conditions_change_one_thing():
     assert ratio == pytest.approx(10)
 
 
+def test_other_weights_are_other_runs():
+    plan = lambda digest: OptimizerPlan(
+        Options(Path("stores"), ("untuned",), ("wiki",), digest=digest)
+    )
+    one, two = ({j.name for j in plan(digest)({})} for digest in ("aa", "bb"))
+    assert len(one - two) == LATER_SEEDS  # the learned rule's alone
+    assert all("learned" in name for name in one - two)
+
+
 def test_untuned_runs_have_the_defaults():
     plan = OptimizerPlan(Options(Path("stores"), ("untuned",), ("wiki",)))
     jobs = plan({})

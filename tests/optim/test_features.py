@@ -83,6 +83,29 @@ def test_progress_and_rate_are_seen():
     assert float(given[-1]) == pytest.approx(np.log(0.1) / 5)
 
 
+def reverted(values, ratio=1.3):
+    """At how many of the losses the nominal rule would take over."""
+    state, found = features.no_losses(), 0
+    step = jax.jit(features.see_loss)
+    for value in values:
+        state = step(state, jnp.float32(value))
+        found += bool(features.diverges(state, ratio))
+    return found
+
+
+def test_a_loss_that_stays_higher_is_no_divergence_for_ever():
+    rng = np.random.default_rng(0)
+    noise = 0.02 * rng.normal(size=350)
+    steps = np.where(np.arange(350) < 50, 1.0, 1.6) + noise
+    assert 0 < reverted(steps) < 60
+
+
+def test_noise_around_zero_is_no_divergence():
+    rng = np.random.default_rng(0)
+    assert reverted(0.1 * rng.normal(size=300)) < 15
+    assert reverted(1e-3 * np.exp(rng.normal(size=300))) < 15
+
+
 def test_a_rise_of_the_loss_is_a_divergence_once_warm():
     falling = [3.0 - 0.1 * i for i in range(15)]
     assert not features.diverges(losses(*falling), 1.3)

@@ -117,7 +117,13 @@ def test_no_division_by_zero_in_slopes(small, about, key):
         ({"rules": ("lion",)}, "the nominal rule needs 'adam'"),
         ({"rules": ("adam",)}, "needs 'muon'"),
         ({"nominal": "sgd"}, "'muon' or 'adamw', not 'sgd'"),
-        ({"every": 0}, "gate.every: must be at least 1"),
+        ({"every": 0}, "gate.every: an integer, at least 1, not 0"),
+        ({"rules": ("adam", "muon", "adam")}, "name each once"),
+        ({"step_bound": -1.0}, "gate.step_bound: must be above 0"),
+        ({"decay_bound": float("nan")}, "gate.decay_bound: must be above 0"),
+        ({"b2": 1.5}, "gate.b2: must be in [0, 1)"),
+        ({"divergence": 0.5}, "gate.divergence: must be above 1"),
+        ({"adam_ratio": -1.0}, "gate.adam_ratio: must be 0 or more"),
     ],
 )
 def test_settings_that_cannot_be_are_named(changes, text):

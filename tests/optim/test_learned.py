@@ -10,7 +10,7 @@ from uets_jax.config import OptimConfig
 from uets_jax.errors import UserError
 from uets_jax.optim.gate import GateSettings, init_theta
 from uets_jax.optim.gated import gate_metrics
-from uets_jax.optim.learned import learned_rule, minus_rate
+from uets_jax.optim.learned import learned_rule, minus_rate, settings_of
 from uets_jax.optim.leaves import following
 from uets_jax.optim.rules import rule
 from uets_jax.optim.stored import load_theta, save_theta
@@ -92,7 +92,8 @@ def test_settings_can_be_changed_and_kernels_described(draw):
     _, state = run(tx, params, draw)
     assert "taken/gate" in gate_metrics(state)
     assert float(gate_metrics(state)["gate_muon"]) > 0.9
-    _, state = run(learned(0.1), params, draw)
+    with pytest.warns(UserWarning, match=r"\['query'\] .*give matrices="):
+        _, state = run(learned(0.1), params, draw)
     assert float(gate_metrics(state)["gate_muon"]) == 0
 
 
@@ -105,8 +106,47 @@ def test_a_config_builds_it(small, about, draw):
     on = OptimConfig(name="learned", gate_every=3, b2=0.99, learning_rate=0.1)
     _, state = run(learned_rule(on, **about), small, draw)
     assert "taken/gate" in gate_metrics(state)
-    with pytest.raises(UserError, match=r"here: weights of a gate .* \.npz"):
+    with pytest.raises(UserError, match=r"give 'default', .* not 'here'"):
         learned_rule(OptimConfig(name="learned", weights="here"), **about)
+    with pytest.raises(UserError, match=r"here.bin: weights of a gate .* \.npz"):
+        learned_rule(OptimConfig(name="learned", weights="here.bin"), **about)
+
+
+def test_what_a_config_says_wins_over_a_file_and_its_defaults_do_not(tmp_path, key):
+    s = GateSettings(b2=0.99, momentum=0.9, adam_ratio=7.0)
+    save_theta(tmp_path / "gate.npz", init_theta(key, s), s)
+    path = str(tmp_path / "gate.npz")
+    config = OptimConfig(name="learned", weights=path, momentum=0.8, cautious=True)
+    found = settings_of(config)
+    assert (found.b2, found.momentum, found.adam_ratio) == (0.99, 0.8, 7.0)
+    assert found.cautious
+    with pytest.raises(UserError, match="bring their own"):
+        learned(0.1, settings=GateSettings())
+
+
+def test_cautious_decay_reaches_the_gate(small, about, draw):
+    ends = []
+    for cautious in (False, True):
+        config = OptimConfig(name="learned", cautious=cautious, weight_decay=5.0)
+        ends.append(run(learned_rule(config, **about), small, draw)[0])
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), *ends)
+    assert changed == jax.tree.map(bool, about["decayed"](small))
+
+
+def test_a_loss_that_is_no_scalar_is_named(own, draw):
+    with pytest.raises(ValueError, match=r"value: give a scalar loss, not \(1,\)"):
+        run(learned(0.1), own, draw, value=jnp.ones(1))
+
+
+def test_without_weights_kernels_are_optax_muon(own, draw):
+    """An independent reference for the orthogonalised half."""
+    kernels = {"dense": {"kernel": own["dense"]["kernel"]}}
+    ours, _ = run(learned(0.1, 0.0, None), kernels, draw)
+    reference = optax.contrib.muon(
+        0.1, beta=0.95, weight_decay=0.0, consistent_rms=0.2, ns_steps=5
+    )
+    expected, _ = run(reference, kernels, draw)
+    chex.assert_trees_all_close(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_rate_is_minus_and_traced(small):

@@ -5,7 +5,13 @@ import optax
 import pytest
 
 from uets_jax.errors import UserError
-from uets_jax.optim.leaves import decayed_of, describe, following, matrices_of
+from uets_jax.optim.leaves import (
+    decayed_of,
+    describe,
+    following,
+    matrices_of,
+    overlooked,
+)
 
 OWN = {
     "wte": jnp.ones((7, 4)),
@@ -49,6 +55,41 @@ def test_leaves_of_any_tree_are_told_by_their_paths():
     assert matrices_of(OWN)["layers_0"]["dense"]["kernel"] == ((0,), (1,))
     assert matrices_of(OWN)["frozen"] is None
     assert decayed_of(OWN)["lm_head"] == {"kernel": True, "bias": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("token_embedding", "embedding"),
+        ("tok_embed", "embedding"),
+        ("pos_embedding", "embedding"),
+        ("WordEmbeddings_0", "embedding"),
+        ("output_head", "head"),
+        ("classification_head", "head"),
+        ("lm_head", "head"),
+        ("MultiHeadAttention_0", "hidden"),
+        ("head_mix", "hidden"),
+        ("LayerNorm_0", "vector"),
+        ("mlp_norm", "vector"),
+        ("Dense_3", "hidden"),
+    ],
+)
+def test_a_name_says_what_a_matrix_is(name, role):
+    [leaf] = describe({name: {"kernel": jnp.ones((4, 5))}})
+    assert leaf.role == role
+    assert (leaf.axes is not None) == (role == "hidden")
+    assert leaf.decays == (role != "vector")
+
+
+def test_stacks_of_vectors_follow_no_matrix_rule_and_stacks_of_matrices_are_named():
+    """As `nn.scan` makes them: an axis of layers before everything."""
+    stack = {"kernel": jnp.ones((3, 4, 5)), "bias": jnp.ones((3, 5))}
+    params = {"layers": {"Dense_0": stack, "LayerNorm_0": {"scale": jnp.ones((3, 4))}}}
+    assert not any(leaf.axes for leaf in describe(params))
+    found = by_name(describe(params))
+    assert not found["['layers']['Dense_0']['bias']"].decays
+    assert overlooked(params) == ["['layers']['Dense_0']['kernel']"]
+    assert overlooked({"conv_bias": jnp.ones((3, 4, 5))}) == []
 
 
 def test_own_axes_of_a_kernel_with_a_stack_in_front():

@@ -30,8 +30,17 @@ def test_the_output_has_rms_1_over_the_last_two_axes_and_no_scale(key):
     assert theta.w1.shape == (features_of(2), WIDTH) == (13, 8)
 
 
+def test_it_begins_as_the_first_moment(key):
+    g, p, [m], v = inputs(1)
+    rms = jnp.sqrt(jnp.square(m).mean((-2, -1), keepdims=True))
+    found = direction(init_mlp(key, 1), g, p, [m], v)
+    np.testing.assert_allclose(found, m / rms, atol=1e-5)
+
+
 def test_it_is_the_network_that_numpy_computes(key):
-    theta = init_mlp(key, 1)
+    rng = np.random.default_rng(1)
+    noise = lambda x: x + jnp.asarray(rng.normal(size=x.shape), x.dtype)
+    theta = jax.tree.map(noise, init_mlp(key, 1))
     g, p, [m], v = (jax.tree.map(np.asarray, x) for x in inputs(1))
     row = 1 / np.sqrt(v.mean(-1, keepdims=True)) + 0 * v
     column = 1 / np.sqrt(v.mean(-2, keepdims=True)) + 0 * v

@@ -58,6 +58,21 @@ def decayed_by_optax(direction):
     return optax.chain(direction, decay, optax.scale_by_learning_rate(0.01))
 
 
+@pytest.mark.parametrize("name", ["adamw", "lion", "rmsprop", "sgd"])
+def test_the_rest_has_a_rate_of_its_own(name, params):
+    """Without decay: as if embeddings, head and norms had another learning rate."""
+    more = {"weight_decay": 0.0}
+    ours = run(make(name, rest_ratio=4.0, **more), params)
+    one, four = (
+        run(make(name, **more), params),
+        run(make(name, learning_rate=0.04, **more), params),
+    )
+    pick = lambda axes, a, b: b if axes is None else a
+    is_axes = lambda x: x is None or isinstance(x, tuple)
+    expected = jax.tree.map(pick, MATRICES(params), one, four, is_leaf=is_axes)
+    chex.assert_trees_all_close(ours, expected, rtol=1e-5, atol=1e-6)
+
+
 THEIRS = {
     "adamw": lambda: optax.adamw(0.01, 0.9, 0.95, weight_decay=0.1, mask=DECAYED),
     "lion": lambda: optax.lion(0.01, 0.9, 0.95, weight_decay=0.1, mask=DECAYED),

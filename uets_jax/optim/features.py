@@ -13,6 +13,8 @@ from uets_jax.optim.norms import TINY, cosine, mean_square, safe_rsqrt, safe_sqr
 KNOTS = (0.03, 0.1, 0.25, 0.5, 0.75, 0.9)  # shares of the run
 DECAYS = (0.9, 0.97, 0.99)  # of the moving means of the loss
 WARM_UP = 10  # losses before one can be a divergence
+FORGET = 0.02  # of the way from the least mean to the present one, each step
+QUIET = 0.97  # decay of the noise; a loss counts for at most three times of it
 PROGRESS = (*(f"progress_{knot}" for knot in KNOTS), "progress_known")
 NAMES = (
     "gradient_to_weight",
@@ -34,28 +36,40 @@ NAMES = (
 
 
 class LossState(NamedTuple):
-    """Moving means of the loss at `DECAYS` (not debiased), the least debiased fast one,
-    and how many losses were seen.
+    """Moving means of the loss at `DECAYS` (not debiased), the least debiased fast one
+    that is not forgotten, the mean distance of a loss to the fast mean before it, and
+    how many losses were seen.
     """
 
     means: Float[Array, " 3"]
     low: Float[Array, ""]
+    noise: Float[Array, ""]
     seen: Int[Array, ""]
 
 
 def no_losses() -> LossState:
     """Before the first loss."""
-    return LossState(jnp.zeros(3), jnp.zeros(()), jnp.zeros((), jnp.int32))
+    zero = jnp.zeros(())
+    return LossState(jnp.zeros(3), zero, zero, jnp.zeros((), jnp.int32))
 
 
 def see_loss(state: LossState, value: Float[Array, ""]) -> LossState:
-    """The state after one more loss."""
-    decays = jnp.asarray(DECAYS)
-    means = decays * state.means + (1 - decays) * value.astype(jnp.float32)
+    """The state after one more loss.
+
+    The least mean is forgotten at `FORGET` a step, so that a loss which has risen for
+    good (other data) is no divergence for ever.
+    """
+    decays, value = jnp.asarray(DECAYS), value.astype(jnp.float32)
+    means = decays * state.means + (1 - decays) * value
     seen = state.seen + 1
-    fast = _debiased(means, seen)[0]
-    low = jnp.where(state.seen < WARM_UP, fast, jnp.minimum(state.low, fast))
-    return LossState(means, low, seen)
+    before, fast = _debiased(state.means, state.seen)[0], _debiased(means, seen)[0]
+    warm, risen = state.seen >= WARM_UP, state.low + FORGET * (fast - state.low)
+    low = jnp.where(warm, jnp.minimum(risen, fast), fast)
+    far = jnp.where(state.seen > 0, jnp.abs(value - before), 0.0)
+    most = jnp.minimum(far, 3 * state.noise)
+    mean = QUIET * state.noise + (1 - QUIET) * most
+    noise = jnp.where(warm, mean, jnp.maximum(far, state.noise))
+    return LossState(means, low, noise, seen)
 
 
 def _debiased(means: Float[Array, " 3"], seen: Int[Array, ""]) -> Float[Array, " 3"]:
@@ -66,9 +80,11 @@ def _debiased(means: Float[Array, " 3"], seen: Int[Array, ""]) -> Float[Array, "
 def diverges(state: LossState, ratio: float) -> Array:
     """Whether the fast mean is `ratio` times its least value, or more.
 
-    Of negative losses: above it by (ratio - 1) of its size.
+    Of negative losses: above it by (ratio - 1) of its size. Near 0, where that is
+    little, it must also be above by what single losses are off.
     """
-    limit = state.low + (ratio - 1) * jnp.abs(state.low)
+    above = jnp.maximum((ratio - 1) * jnp.abs(state.low), state.noise)
+    limit = state.low + above
     return (state.seen >= WARM_UP) & (_debiased(state.means, state.seen)[0] > limit)
 
 

@@ -7,6 +7,7 @@ of weights serves all leaves and layers.
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -36,7 +37,7 @@ class GateSettings:
     recurrent:  False: each decision forgets those before.
     every:      steps between two decisions; the last one holds in between.
     skip:       the gate may leave out the update of a layer; its moments go on.
-    cautious:   decay only where it goes the way of the update (Chen et al. 2024).
+    cautious:   decay never opposes the step (Chen et al. 2025, arXiv:2510.12402).
     step_bound, decay_bound, momentum_bound: of the logs of the multipliers.
     divergence: the nominal rule takes over while the loss is this multiple of its
                 least value, or more.
@@ -70,15 +71,28 @@ class GateSettings:
     def __post_init__(self) -> None:
         for rule in self.rules:
             if rule not in RULES:
-                raise UserError(f"gate.rules: {rule!r}: {nearest(rule, RULES)}")
+                raise UserError(f"gate.rules: {rule!r}: {nearest(str(rule), RULES)}")
         if self.nominal not in ("muon", "adamw"):
             raise UserError(f"gate.nominal: 'muon' or 'adamw', not {self.nominal!r}")
         for rule in ("adam", *(["muon"] if self.nominal == "muon" else [])):
             if rule not in self.rules:
                 raise UserError(f"gate.rules: the nominal rule needs {rule!r}")
+        if len({*self.rules}) < len(self.rules):
+            raise UserError(f"gate.rules: {self.rules}: name each once")
         for name in ("hidden", "every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"gate.{name}: must be at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"gate.{name}: an integer, at least 1, not {value!r}")
+        for name in ("step_bound", "decay_bound", "momentum_bound", "eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"gate.{name}: must be above 0 and finite")
+        for name in ("b1", "b2", "momentum", "lion_mix"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"gate.{name}: must be in [0, 1)")
+        if not self.divergence > 1:
+            raise UserError("gate.divergence: must be above 1")
+        if not 0 <= self.adam_ratio < math.inf:
+            raise UserError("gate.adam_ratio: must be 0 or more, and finite")
 
     @property
     def outputs(self) -> int:

@@ -66,7 +66,8 @@ def scale_by_gated_rules(
     loss), `progress` in [0, 1] or `steps` (of the run), `learning_rate` (only its share
     of the peak is read), `weight_decay` (instead of the constant). Moments are kept in
     float32, updates in the dtype of the parameters. A step whose gradient, loss or
-    update is not finite has a zero update and leaves no trace but a count.
+    update is not finite has a zero update and leaves no trace but a count. Without
+    theta neither holds: what is left is the nominal rule as it is.
 
     Args:
       theta: of `gate.init_theta`, or learned; may be traced. None: the nominal rule of

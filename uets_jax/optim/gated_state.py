@@ -105,6 +105,8 @@ def known(
     """The state with loss and rate in it, and the features that all leaves share."""
     losses = None
     if value is not None:
+        if jnp.shape(value) != ():
+            raise ValueError(f"value: give a scalar loss, not {jnp.shape(value)}")
         losses = features.see_loss(state.losses, jnp.asarray(value))
         state = state._replace(losses=losses)
     if rate is not None:

@@ -5,6 +5,7 @@ updates, state = tx.update(grads, state, params, value=loss)
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ import optax
 from jaxtyping import Array, Int
 
 from uets_jax.config import OptimConfig
-from uets_jax.optim import rules
+from uets_jax.errors import UserError
+from uets_jax.optim import leaves, rules
 from uets_jax.optim.gate import GateSettings, GateTheta, check_theta
 from uets_jax.optim.gated import scale_by_gated_rules
 from uets_jax.optim.leaves import Tree
@@ -23,6 +25,7 @@ from uets_jax.optim.stored import load_theta
 from uets_jax.types import Params
 
 Weights = GateTheta | str | Path | None
+_HOW = "give 'default', None, the path of an .npz file or a theta"
 
 
 class LearnedState(NamedTuple):
@@ -48,8 +51,10 @@ def learned(
     """The gated mixture of update rules, as a whole optimizer.
 
     Give `update` the loss as `value`; `learning_rate`, `weight_decay`, `progress` and
-    `steps` as extra arguments win over those here. One rate serves matrices and the
-    rest: updates have the RMS of Adam's. Clip the gradient's global norm before.
+    `steps` as extra arguments win over those here. One rate serves all: the update
+    of a hidden matrix has RMS 0.2, all else has `adam_ratio` (2) times Adam's update.
+    Clip the gradient's global norm before. With weights a step that is not finite
+    changes nothing; without them it is as plain as Muon.
 
     Args:
       learning_rate: a number, traced or not, or a schedule: step -> number.
@@ -58,8 +63,10 @@ def learned(
         .npz that `save_theta` wrote; or a theta.
       steps: of the run; None: not known.
       matrices: params -> a tree of (input axes, output axes), None where Muon does not
-        apply. None: 2-D leaves, unless a word of their path is such as embed, head,
-        table, vocab or lm_head. Give it for kernels with more axes.
+        apply. None: 2-D leaves, unless their path has a word such as embedding, wte,
+        vocab, scale, bias or norm, or a name that ends in head; what was read says
+        `leaves.describe(params)`. Give it for stacks of layers, convolutions and other
+        kernels with more axes: they follow Adam otherwise, and a warning says so.
       decayed, layer_axis, roles: see `scale_by_gated_rules`.
       settings: of a theta or without weights; files bring their own.
       every: steps between two decisions of the gate; None: as the settings have it.
@@ -80,6 +87,8 @@ def learned(
     )
 
     def init(params: Params) -> LearnedState:
+        if matrices is None:
+            _warn(params)
         return LearnedState(jnp.zeros((), jnp.int32), rule.init(params))
 
     def update(updates, state, params=None, **extra):
@@ -92,6 +101,17 @@ def learned(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _warn(params: Params) -> None:
+    names = leaves.overlooked(params)
+    if names:
+        warnings.warn(
+            f"learned: {names[0]} and {len(names) - 1} more have three axes or more "
+            "and follow Adam: give matrices=, a function from parameters to (input "
+            "axes, output axes)",
+            stacklevel=4,
+        )
+
+
 def learned_rule(
     config: OptimConfig,
     matrices: Tree,
@@ -102,12 +122,12 @@ def learned_rule(
 ) -> optax.GradientTransformationExtraArgs:
     """`rules.rule` for the name "learned": clip -> gated rules -> learning rate.
 
+    What the config says other than by default wins over the settings of a file.
+
     Raises:
       UserError: for `config.weights` that can't be read.
     """
-    same = ("b1", "b2", "eps", "momentum", "adam_ratio")
-    changes = {name: getattr(config, name) for name in same}
-    theta, settings = resolved(config.weights, every=config.gate_every, **changes)
+    theta, settings = _of_config(config)
     gated = scale_by_gated_rules(
         theta,
         matrices=matrices,
@@ -121,12 +141,34 @@ def learned_rule(
     return optax.chain(rules.clip(config), gated, minus_rate(config.learning_rate))
 
 
+def settings_of(config: OptimConfig) -> GateSettings:
+    """The settings of a run's gate: its file's, changed by what the config says."""
+    return _of_config(config)[1]
+
+
+def _of_config(config: OptimConfig) -> tuple[GateTheta | None, GateSettings]:
+    same = ("b1", "b2", "eps", "momentum", "adam_ratio", "cautious")
+    plain = OptimConfig()
+    given = {name: getattr(config, name) for name in same}
+    changes = {k: v for k, v in given.items() if v != getattr(plain, k)}
+    return resolved(config.weights, every=config.gate_every, **changes)
+
+
 def resolved(
     weights: Weights, settings: GateSettings | None = None, **changes: Any
 ) -> tuple[GateTheta | None, GateSettings]:
     """Theta and settings that `weights` stands for; None: the nominal rule."""
     theta, own = weights, settings or GateSettings()
+    if not isinstance(weights, GateTheta | str | Path | None):
+        raise UserError(f"weights: {_HOW}, not a {type(weights).__name__}")
     if isinstance(weights, str | Path) and str(weights):
+        if settings is not None:
+            raise UserError(
+                f"settings: weights={str(weights)!r} bring their own; give a theta to "
+                "have others"
+            )
+        if isinstance(weights, str) and weights != "default" and "." not in weights:
+            raise UserError(f"weights: {_HOW}, not {weights!r}")
         found = load_theta(None if weights == "default" else weights)
         theta, own = found.theta, found.settings
     theta = None if isinstance(theta, str) else theta

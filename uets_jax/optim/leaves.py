@@ -6,6 +6,7 @@ the models of this house; what isn't given is read off paths and shapes.
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -18,8 +19,11 @@ from uets_jax.errors import UserError, nearest
 from uets_jax.types import Params
 
 ROLES = ("embedding", "hidden", "head", "vector")
-EMBEDDINGS = ("embed", "embedding", "embeddings", "wte", "wpe", "table", "vocab")
-HEADS = ("head", "lm_head", "unembed", "logits", "classifier")
+EMBEDDINGS = ("embed", "embedder", "embedding", "embeddings", "emb", "wte", "wpe")
+EMBEDDINGS += ("table", "vocab")
+HEADS = ("head", "unembed", "logits", "classifier")  # as the last word of a name
+VECTORS = ("bias", "scale", "gain", "gamma", "beta", "norm", "ln")
+VECTORS += ("layernorm", "rmsnorm", "batchnorm", "groupnorm")
 
 Axes = tuple[tuple[int, ...], tuple[int, ...]]
 Tree = Callable[[Params], Any]  # params -> a tree like them
@@ -111,7 +115,8 @@ def describe(
     Args:
       params: arrays or their shapes.
       matrices: (input axes, output axes) of the hidden matrices, else None.
-      decayed: True where weight decay applies; None: where there are two axes or more.
+      decayed: True where weight decay applies; None: where there are two axes or more,
+        and the path names no bias, scale or norm.
       layer_axis: 0 where axis 0 counts layers, else -1; None: of the hidden matrices
         whose axes leave axis 0 out.
       roles: names from `ROLES`; None: by path. A `hidden` without matrix axes counts as
@@ -128,10 +133,10 @@ def describe(
     )
     axes = own(matrices, _axes)
     named = own(roles, _role)
-    decays = own(decayed, lambda path, leaf: jnp.ndim(leaf) > 1)
+    decays = own(decayed, lambda path, leaf: _role(path, leaf) != "vector")
     stacked = own(layer_axis, lambda path, leaf: None)
     return [
-        _checked(jax.tree_util.keystr(path), tuple(leaf.shape), *about)
+        _checked(jax.tree_util.keystr(path), tuple(jnp.shape(leaf)), *about)
         for (path, leaf), *about in zip(
             found, named, axes, stacked, decays, strict=True
         )
@@ -195,22 +200,42 @@ def matrices_of(params: Params) -> Any:
 
 
 def decayed_of(params: Params) -> Any:
-    """True for leaves with two axes or more."""
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+    """True for leaves with two axes or more that are no bias, scale or norm."""
+    decays = [leaf.decays for leaf in describe(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), decays)
 
 
-def _words(path: tuple[Hashable, ...]) -> set[str]:
+def overlooked(params: Params) -> list[str]:
+    """Names of leaves with three axes or more that `describe` can't read off the path.
+
+    A convolution, an attention kernel or a stack of matrices, one for each layer: which
+    axes are inputs is known to whoever made them.
+    """
+    return [
+        leaf.name
+        for (path, shape), leaf in zip(
+            jax.tree.leaves_with_path(params), describe(params), strict=True
+        )
+        if len(leaf.shape) > 2 and _role(path, shape) == "hidden"
+    ]
+
+
+def _names(path: tuple[Hashable, ...]) -> list[list[str]]:
+    """The words of each name on the path: tokenEmbedding_0 is token, embedding."""
     names = (str(getattr(k, "key", getattr(k, "name", k))) for k in path)
-    return {name.lower() for name in names}
+    words = (re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name) for name in names)
+    return [[word.lower() for word in found] for found in words if found]
 
 
 def _role(path: tuple[Hashable, ...], leaf: Any) -> str:
     """By the words of the path: 1-D leaves are vectors wherever they are."""
-    words = _words(path)
-    if jnp.ndim(leaf) < 2:
+    names = _names(path)
+    if jnp.ndim(leaf) < 2 or any(word in VECTORS for name in names for word in name):
         return "vector"
-    like = lambda known: any(w in known or w.split("_")[0] in known for w in words)
-    return "head" if like(HEADS) else "embedding" if like(EMBEDDINGS) else "hidden"
+    if any(name[-1] in HEADS for name in names):
+        return "head"
+    own = any(word in EMBEDDINGS for name in names for word in name)
+    return "embedding" if own else "hidden"
 
 
 def _axes(path: tuple[Hashable, ...], leaf: Any) -> Axes | None:

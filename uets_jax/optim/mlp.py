@@ -19,6 +19,7 @@ from uets_jax.optim.norms import safe_rsqrt
 from uets_jax.types import Params
 
 WIDTH = 8
+MOMENT = 2  # place of the first moment among the features: after g and p
 DECAYS = (0.9, 0.99, 0.999)
 SECOND_DECAY = 0.95
 
@@ -39,23 +40,23 @@ def features_of(moments: int) -> int:
 
 
 def init_mlp(key: Key[Array, ""], moments: int = len(DECAYS)) -> MlpTheta:
-    """Random hidden layers (LeCun), the last ones tilted to the first moment.
+    """The first moment's direction, and random features that nothing reads yet.
+
+    Two units carry the positive and the negative part of the first moment through both
+    hidden layers, the rest have LeCun's weights; the last layer reads those two alone.
 
     Args:
       key: of the weights.
       moments: first moments that the network is shown.
     """
     f = features_of(moments)
-    one, two, three = jax.random.split(key, 3)
+    one, two = jax.random.split(key)
     draw = lambda key, n, m: jax.random.normal(key, (n, m)) / n**0.5
-    zeros = jnp.zeros(WIDTH)
-    return MlpTheta(
-        draw(one, f, WIDTH),
-        zeros,
-        draw(two, WIDTH, WIDTH),
-        zeros,
-        draw(three, WIDTH, 1),
-    )
+    zeros, pair = jnp.zeros(WIDTH), jnp.array([1.0, -1.0])
+    w1 = draw(one, f, WIDTH).at[:, :2].set(0.0).at[MOMENT, :2].set(pair)
+    w2 = draw(two, WIDTH, WIDTH).at[:, :2].set(0.0).at[:2, :2].set(jnp.eye(2))
+    w3 = jnp.zeros((WIDTH, 1)).at[:2, 0].set(pair)
+    return MlpTheta(w1, zeros, w2, zeros, w3)
 
 
 def direction(

@@ -39,7 +39,7 @@ def add_decay(
 ) -> optax.GradientTransformationExtraArgs:
     """u -> u + decay p where `decayed(params)`; the extra argument `weight_decay` wins.
 
-    With `cautious` only in entries where u and p have the same sign.
+    With `cautious` not in entries where u and p have opposite signs.
     """
 
     def update(updates, state, params=None, **extra):
@@ -61,5 +61,8 @@ def add_decay(
 def pulled(
     u: Float[Array, "..."], p: Float[Array, "..."], decay: Array, cautious: bool
 ) -> Float[Array, "..."]:
-    """decay p, or 0 in entries where it goes against the update."""
-    return jnp.where(u * p > 0, decay * p, 0) if cautious else decay * p
+    """decay p; cautious: 0 in entries where it goes against the update u, u p < 0.
+
+    Source: Chen et al. 2025, arXiv:2510.12402.
+    """
+    return jnp.where(u * p >= 0, decay * p, 0) if cautious else decay * p

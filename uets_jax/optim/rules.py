@@ -64,7 +64,20 @@ def direction(
         "muon": lambda c: _orthogonal(c, matrices),
         "normuon": lambda c: _orthogonal(c, matrices),
     }
-    return directions[config.name](config)
+    found = directions[config.name](config)
+    ratio = 1.0 if config.name in ("muon", "normuon") else config.rest_ratio
+    return found if ratio == 1 else optax.chain(found, scale_rest(matrices, ratio))
+
+
+def scale_rest(matrices: Matrices, ratio: float) -> optax.GradientTransformation:
+    """Times `ratio` what is no matrix inside blocks: embeddings, head, norms."""
+
+    def update(updates, state, params=None):
+        scale = lambda axes, u: u * ratio if axes is None else u
+        tree = matrices(updates)
+        return jax.tree.map(scale, tree, updates, is_leaf=is_axes), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def _adam(c: OptimConfig) -> optax.GradientTransformation:
