@@ -120,7 +120,7 @@ def run(given: argparse.Namespace, said: str) -> None:
         save_theta(SHIPPED, made.learned.theta, variant.settings, card)
         note(f"{SHIPPED}: written")
     elif given.ship:
-        note("not shipped: the weights do not beat the nominal rule")
+        note("not shipped: no stage beats its start on held-out families")
 
 
 def card_of(made: Trained, config: MetaConfig, said: str) -> dict[str, Any]:
