@@ -7,11 +7,12 @@
 
 Budgets of meta-training: 30, 60 or 120 minutes on two cores, longer where there is a
 GPU; the same command goes on with a run that was stopped. `--ship` writes the weights
-into the package if a stage beats its start by two standard errors on held-out families,
-at the learning rate that each of these has. Tables of the comparison: compare,
-robustness, untuned, overhead, frozen; runs are a queue and resumable. `--ablation` comes
-after it: short meta-trainings, each with a part left out. The data of both are WikiText-2
-and the encyclopedic domain of the multi-domain corpus, which meta-training doesn't read.
+into the package if a stage beats its start by two standard errors on held-out
+families, at the learning rate that each of these has. Tables of the comparison:
+compare, robustness, untuned, overhead, frozen; runs are a queue and resumable.
+`--ablation` comes after it: short meta-trainings, each with a part left out. The data
+of both are WikiText-2 and the encyclopedic domain of the multi-domain corpus, which
+meta-training doesn't read.
 """
 
 import argparse
