@@ -14,6 +14,7 @@ from uets_jax.data.store import open_store, write_store
 from uets_jax.data.windows import sequential, window_count
 from uets_jax.errors import UserError
 from uets_jax.measure.flops import forward_flops
+from uets_jax.types import Hypers, TrainState
 from uets_jax.validation import validate
 
 
@@ -36,8 +37,10 @@ def small(tiny, monkeypatch):
         lambda x: x + 0.1 * draw(size=x.shape).astype(x.dtype), params
     )
 
+    no = Hypers(*jnp.zeros(4))
+
     def run_job(job, runs):
-        state = types.SimpleNamespace(params=params)
+        state = TrainState(jnp.zeros((), int), jax.random.key(0), params, (), no, {})
         job.measure(types.SimpleNamespace(config=job.config, state=state))
         made.append(job)
         flops = {"forward_backward": 70, "optimizer": 30, "evaluation": 9}
