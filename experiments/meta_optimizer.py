@@ -4,6 +4,7 @@
     python -m experiments.meta_optimizer --compare --workers 2
     python -m experiments.meta_optimizer --compare --only overhead
     python -m experiments.meta_optimizer --ablation --minutes 5 --workers 2
+    python -m experiments.meta_optimizer --small --minutes 3
 
 Budgets of meta-training: 30, 60 or 120 minutes on two cores, longer where there is a
 GPU; the same command goes on with a run that was stopped. `--ship` writes the weights
@@ -12,7 +13,8 @@ families, at the learning rate that each of these has. Tables of the comparison:
 compare, robustness, untuned, overhead, frozen; runs are a queue and resumable.
 `--ablation` comes after it: short meta-trainings, each with a part left out. The data
 of both are WikiText-2 and the encyclopedic domain of the multi-domain corpus, which
-meta-training doesn't read.
+meta-training doesn't read. `--small` needs none: rules by hand, the shipped gate and,
+learned within the minutes each, a network and an LSTM, on the tasks of meta-training.
 """
 
 import argparse
@@ -20,7 +22,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import meta_gate, optimizer_ablation, optimizer_compare
+from experiments import (
+    meta_gate,
+    optimizer_ablation,
+    optimizer_compare,
+    optimizer_small,
+)
 from experiments.meta_stages import VARIANTS
 from experiments.optimizer_plan import RULES, TASKS, TRIALS
 from experiments.script import command, ended
@@ -49,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     flag("--ship", action="store_true", help="write the weights into the package")
     flag("--compare", action="store_true", help="against tuned rules")
     flag("--ablation", action="store_true", help="what each part is worth")
+    flag("--small", action="store_true", help="other learned rules, on small tasks")
     flag("--only", choices=optimizer_compare.TABLES, action="append", help="one table")
     flag("--task", choices=[t.name for t in TASKS], action="append", help="one task")
     flag("--rule", choices=RULES, action="append", help="one rule")
@@ -65,8 +73,9 @@ def parser() -> argparse.ArgumentParser:
 
 def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     """What was asked for, meta-training first."""
-    if not (given.meta_train or given.compare or given.ablation):
-        raise UserError("say what to do: --meta-train, --compare or --ablation")
+    wanted = (given.meta_train, given.compare, given.ablation, given.small)
+    if not any(wanted):
+        raise UserError("say what: --meta-train, --compare, --ablation or --small")
     if given.trials < 1 or given.workers < 1 or not given.scale > 0:
         raise UserError("--trials, --workers and --scale must be above 0")
     said = command(NAME, words)
@@ -76,6 +85,8 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
         optimizer_compare.run(given, words, said)
     if given.ablation:
         optimizer_ablation.run(given, words, said)
+    if given.small and given.worker < 0:
+        optimizer_small.run(given, said)
     return EXIT_OK
 
 

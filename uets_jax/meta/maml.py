@@ -29,7 +29,9 @@ class Learned(NamedTuple):
     losses: Float[Array, " updates"]
 
 
-def adaptation(family: Family, rate: float, steps: int, first: bool = False) -> Adapt:
+def adaptation(
+    family: Family, rate: float | Float[Array, ""], steps: int, first: bool = False
+) -> Adapt:
     """(params, instance, key) -> params after `steps` of SGD on fresh mini-batches.
 
     `first`: gradients are constants to whoever differentiates through this.
