@@ -99,8 +99,15 @@ def compare_rows(
 
 
 def curve_of(runs: Sequence[Record]) -> Curve | None:
-    """Bits per byte by steps, of seeds that have every budget; None with one budget."""
-    shares = sorted({r["share"] for r in runs})
+    """Bits per byte by steps, at the budgets that all seeds ran; None with less than two.
+
+    Budgets that seed 1 alone ran, to find where the target lies, are left out; so are
+    seeds with a run that diverged.
+    """
+    ran = [
+        {r["share"] for r in runs if r["seed"] == s} for s in {r["seed"] for r in runs}
+    ]
+    shares = sorted(set.intersection(*ran)) if ran else []
     if len(shares) < 2:
         return None
     found = {(r["share"], r["seed"]): r for r in runs if math.isfinite(bits(r))}

@@ -86,7 +86,9 @@ def test_a_rule_that_never_gets_there_has_no_ratio():
 
 def test_seeds_without_every_budget_are_left_out():
     mine = [record("muon", 2.0, 0.5, 1), record("muon", 1.0, 1.0, 1)]
-    assert curve_of([*mine, record("muon", 2.0, 0.5, 2)]).seeds == (1,)
+    pilot = [record("muon", 3.0, 0.25, 1), record("muon", 2.1, 0.5, 2)]
+    both = curve_of([*mine, *pilot, record("muon", 1.1, 1.0, 2)])
+    assert (both.seeds, list(both.budgets)) == ((1, 2), [60, 120])
     assert curve_of([*mine, record("muon", None, 1.0, 1)]).seeds == (1,)
     assert curve_of(mine[:1]) is None
     nothing = [record("muon", None, 0.5), record("muon", None, 1.0)]
