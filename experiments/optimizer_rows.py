@@ -99,7 +99,7 @@ def compare_rows(
 
 
 def curve_of(runs: Sequence[Record]) -> Curve | None:
-    """Bits per byte by steps, at the budgets that all seeds ran; None with less than two.
+    """Bits per byte by steps, at budgets that all seeds ran; None with less than two.
 
     Budgets that seed 1 alone ran, to find where the target lies, are left out; so are
     seeds with a run that diverged.
@@ -143,7 +143,8 @@ def _against(
     times: Times,
 ) -> Row:
     """Steps and seconds to what AdamW and Muon reach at the task's steps."""
-    row: Row = {"seeds": 0 if curve is None else len(curve.seeds)}
+    seeds = goals["adamw"].seeds if arm == "adamw" else curve.seeds if curve else ()
+    row: Row = {"seeds": len(seeds)}
     row["step_seconds"] = times.get((task, arm))
     for name, goal in goals.items():
         own = _whole(goal, steps)

@@ -61,6 +61,7 @@ def test_ratios_of_steps_and_seconds():
     edges = {("narrow", "muon"): ["learning_rate"]}
     rows = {r["arm"]: r for r in compare_rows(runs(), TIMES, edges, 1000.0)}
     assert rows["adamw"]["steps_ratio_adamw"] == 1.0
+    assert [rows[arm]["seeds"] for arm in ("adamw", "muon", "sgd")] == [3, 3, 3]
     assert rows["muon"]["steps_ratio_adamw"] == pytest.approx(1.5, rel=0.01)
     assert rows["learned"]["steps_ratio_adamw"] == pytest.approx(2.0, rel=0.01)
     assert rows["learned"]["steps_ratio_muon"] == pytest.approx(2 / 1.5, rel=0.01)
