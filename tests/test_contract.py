@@ -121,7 +121,9 @@ RULES = {
     "gated": of_gate,
     "gated_every_2": lambda: of_gate(every=2, skip=True, cautious=True),
     "gated_mlp": lambda: of_gate(rules=("adam", "muon", "mlp"), ahead=True),
-    "learned": lambda: as_component(learned(0.1)),
+    "learned": lambda: as_component(
+        learned(0.1, matrices=functools.partial(map_axes, hidden_matrix))
+    ),
     "learned_mlp": of_mlp,
 }
 
