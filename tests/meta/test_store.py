@@ -193,8 +193,10 @@ def test_a_validation_is_told_and_recorded(open_store, tmp_path):
     assert stream.getvalue().endswith("best -0.2500 at 4\n")
 
 
-def test_a_stream_that_is_gone_ends_nothing(open_store):
+def test_a_stream_that_is_gone_ends_nothing(open_store, tmp_path):
     stream = io.StringIO()
     store = open_store(stream=stream)
     stream.close()
     store.note("nobody hears it")
+    told(store, Books(), 1, 2)
+    assert [row["update"] for row in rows(tmp_path)] == [1, 2]  # nothing is lost
