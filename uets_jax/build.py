@@ -22,6 +22,7 @@ from uets_jax.models.axes import (
 )
 from uets_jax.models.frozen import held
 from uets_jax.models.transformer import make_model
+from uets_jax.optim.gated import gate_metrics
 from uets_jax.optim.guard import guard
 from uets_jax.optim.learned import learned_rule
 from uets_jax.optim.rewarm import rewarm
@@ -96,6 +97,7 @@ def _build(
         "select": how and selection(how, model, parts),
         "rewarm": warm and rewarm(warm),
         "guard": None if guarded is None else guard(guarded),
+        "reports": gate_metrics,
         "held": functools.partial(held, model) if model.frozen else None,
     }
     own = dict(overrides)

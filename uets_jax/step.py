@@ -12,7 +12,6 @@ from jaxtyping import Array, Key
 from uets_jax.component import Component, Selection
 from uets_jax.measure.scopes import category
 from uets_jax.microbatch import value_and_grad
-from uets_jax.optim.gated import gate_metrics
 from uets_jax.types import IGNORED, Batch, Hypers, Metrics, Moment, Params, TrainState
 
 
@@ -34,6 +33,7 @@ class Program:
     averaged: (params, opt) -> params: what is evaluated, where that is not what is
               trained on; see `evaluated`.
     held:     updates -> updates: 0 for the parameters that are frozen.
+    reports:  opt -> metrics: what the update rule has to say of its last step.
 
     An empty slot is left out of the compiled step.
 
@@ -56,6 +56,7 @@ class Program:
     cut: Callable[[Batch], Batch] | None = None
     averaged: Callable[[Params, Any], Params] | None = None
     held: Callable[[Params], Params] | None = None
+    reports: Callable[[Any], Metrics] | None = None
 
 
 SLOTS = ("select", "rewarm", "guard")
@@ -68,11 +69,10 @@ def train_step(
 
     choose -> gradient -> update -> observe -> guard. Metrics are a flat dict of
     scalars: `loss` (nats per token), `grad_norm` (before clipping), `learning_rate`,
-    `targets` (tokens that carried loss), those of the selection and of
-    a learned rule (`optim.gated.gate_metrics`); with experts
-    `router_load_max`, `router_dropped` and `router_penalty`; with a guard
-    `update_norm` and `skipped`, 1 where only the step number and the guard's own state
-    have changed; `taken/NAME`, 1 where the update rule took a counted branch.
+    `targets` (tokens that carried loss), those of the selection and what the update
+    rule reports; with experts `router_load_max`, `router_dropped` and
+    `router_penalty`; with a guard `update_norm` and `skipped`, 1 where only the step
+    number and the guard's own state have changed; `taken/NAME`, 1 where the update rule took a counted branch.
     """
     batch, weights, parts, seen = pool, None, dict(state.parts), {}
     if program.select is not None:
@@ -108,7 +108,7 @@ def train_step(
         "targets": (batch.targets != IGNORED).sum(),
         **routed,
         **seen,
-        **gate_metrics(opt),
+        **(program.reports(opt) if program.reports is not None else {}),
         **taken(opt),
     }
     if program.select is not None:
