@@ -72,7 +72,8 @@ def train_step(
     `targets` (tokens that carried loss), those of the selection and what the update
     rule reports; with experts `router_load_max`, `router_dropped` and
     `router_penalty`; with a guard `update_norm` and `skipped`, 1 where only the step
-    number and the guard's own state have changed; `taken/NAME`, 1 where the update rule took a counted branch.
+    number and the guard's own state have changed; `taken/NAME`, 1 where the update rule
+    took a counted branch.
     """
     batch, weights, parts, seen = pool, None, dict(state.parts), {}
     if program.select is not None:

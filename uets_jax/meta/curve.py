@@ -6,6 +6,7 @@ from typing import Any
 from uets_jax.report.axis import Axis
 from uets_jax.report.figure import HEIGHT, WIDTH, joined
 from uets_jax.report.scale import Point
+from uets_jax.report.style import COLORS
 from uets_jax.report.svg import Series, chart
 
 Row = Mapping[str, Any]
@@ -21,7 +22,12 @@ def picture(rows: Sequence[Row]) -> str:
     updates = [r for r in rows if "family" in r and r["value"] is not None]
     families = list(dict.fromkeys(r["family"] for r in updates))
     learned = [
-        Series(smoothed([r for r in updates if r["family"] == name]), place, "line")
+        Series(
+            smoothed([r for r in updates if r["family"] == name]),
+            place % COLORS,
+            "line",
+            name.partition("/")[0],
+        )
         for place, name in enumerate(families)
     ]
     checks = [r for r in rows if r.get("event") == "validation"]
