@@ -19,6 +19,8 @@ from uets_jax.build import build
 from uets_jax.config import ExperimentConfig, MeshConfig
 from uets_jax.measure.jaxpr import count
 from uets_jax.models.presets import from_dict
+from uets_jax.optim.gated import GATE
+from uets_jax.optim.soap import BEGIN, REFRESH
 from uets_jax.train.executable import evaluation_cost, shapes, trace_step
 from uets_jax.train.mesh import abstract_state, make_mesh
 
@@ -33,8 +35,8 @@ RULES: tuple[tuple[str, dict[str, Any]], ...] = (
 NOTE = (
     "One training step of 4,096 tokens, on a quiet machine, both cores; median of 40. "
     "flops_overhead, seconds_overhead: over Muon's step, less 1. optimizer_flops: what "
-    "the rule itself takes. state_bytes_per_param: of the optimizer's state. every 10 "
-    "steps: the gate decides every tenth step and its mixture holds in between; all "
+    "the rule itself takes, the mean over 100 steps. state_bytes_per_param: of "
+    "the optimizer's state. every 10 steps: the gate decides every tenth step and its mixture holds in between; all "
     "directions are still made."
 )
 FROZEN = (64, 4)  # width, depth
@@ -144,10 +146,21 @@ def step_config(
 
 
 def step_costs(config: ExperimentConfig) -> tuple[dict[str, float], int, int]:
-    """(FLOPs of a step by category, bytes of the optimizer's state, parameters)."""
+    """(FLOPs of a step by category, bytes of the optimizer's state, parameters).
+
+    FLOPs are the mean over the run's steps: a branch that is due every few steps (of
+    the gate, of SOAP's bases) is charged as often as it is taken.
+    """
     program, mesh = build(config), make_mesh(MeshConfig(data=1))
     traced = trace_step(program, mesh, shapes(config))
-    flops = {k: float(v.total) for k, v in count(traced.jaxpr).total().items()}
+    counted, steps = count(traced.jaxpr), config.train.steps
+    due = {
+        GATE: -(-steps // config.optim.gate_every),
+        BEGIN: 1,
+        REFRESH: steps // config.optim.soap_every,
+    }
+    costs = counted.total({name: due[name] for name in counted.branches}, steps)
+    flops = {name: cost.total / steps for name, cost in costs.items()}
     state = abstract_state(program, mesh)
     leaves = jax.tree.leaves(state.opt)
     size = sum(math.prod(x.shape) * _width(x) for x in leaves)

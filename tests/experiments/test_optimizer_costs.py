@@ -27,6 +27,18 @@ def test_bytes_of_the_state(costs):
     assert all(params == other[2] for other in costs.values())
 
 
+@pytest.mark.parametrize("name", ["learned", "soap"])
+def test_what_is_due_every_few_steps_is_charged_as_often(name, tmp_path):
+    """FLOPs lie between those of a rule that never and one that always does it."""
+    own = {"gate_every": 10} if name == "learned" else {"soap_every": 10}
+    always = {key: 1 for key in own}
+    some, most = (
+        step_costs(step_config(tmp_path, {"name": name, **more}, 32, 1))[0]
+        for more in (own, always)
+    )
+    assert 0 < some["optimizer"] < most["optimizer"]
+
+
 def test_the_gate_adds_little_to_a_step(costs):
     muon, learned = (sum(costs[n][0].values()) for n in ("muon", "learned"))
     assert 0 < learned / muon - 1 < 0.05
