@@ -29,7 +29,8 @@ from experiments import (
     optimizer_small,
 )
 from experiments.meta_stages import VARIANTS
-from experiments.optimizer_plan import RULES, TASKS, TRIALS
+from experiments.optimizer_grids import RULES
+from experiments.optimizer_plan import TASKS, TRIALS
 from experiments.script import command, ended
 from uets_jax.errors import EXIT_OK, UserError
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import optimizer_costs, optimizer_plan, optimizer_rows, search, tracks
-from experiments.optimizer_plan import BATCH, RULES, OptimizerPlan, Options
+from experiments.optimizer_grids import RULES
+from experiments.optimizer_plan import BATCH, OptimizerPlan, Options
 from experiments.records import read_record, write_record
 from experiments.runner import Results, pin, run_queue, serve
 from experiments.step_times import step_time

@@ -36,8 +36,8 @@ NOTE = (
     "One training step of 4,096 tokens, on a quiet machine, both cores; median of 40. "
     "flops_overhead, seconds_overhead: over Muon's step, less 1. optimizer_flops: what "
     "the rule itself takes, the mean over 100 steps. state_bytes_per_param: of "
-    "the optimizer's state. every 10 steps: the gate decides every tenth step and its mixture holds in between; all "
-    "directions are still made."
+    "the optimizer's state. every 10 steps: the gate decides every tenth step and its "
+    "mixture holds in between; all directions are still made."
 )
 FROZEN = (64, 4)  # width, depth
 FROZEN_NOTE = (

@@ -18,8 +18,8 @@ from typing import Any
 
 from experiments import search, tracks
 from experiments.arms import LENGTH, VOCAB
+from experiments.optimizer_grids import RULES
 from experiments.runner import QUIET, Job, Results
-from experiments.search import Axis
 from uets_jax.config import ExperimentConfig
 from uets_jax.models.presets import from_dict
 
@@ -61,30 +61,6 @@ TASKS = (
     Task("encyclopedic", "encyclopedic", 32, 2, 100, rules=MANY),
 )
 
-_ADAM_RATES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
-_MUON_RATES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
-_LION_RATES = (0.000125, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008)
-_SGD_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-_DECAY = Axis("weight_decay", (0.0, 0.1, 0.3, 1.0, 3.0), 1, closed=True)
-_RATIOS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-_RATIO = Axis("adam_ratio", _RATIOS, 3)
-_REST = Axis("rest_ratio", _RATIOS, 3)
-_WARMUP = Axis("warmup", (0.02, 0.05, 0.1, 0.2, 0.4), 1, closed=True)
-_B1 = Axis("b1", (0.6, 0.7, 0.8, 0.9, 0.95, 0.98), 3)
-_B2 = Axis("b2", (0.8, 0.9, 0.95, 0.98, 0.99), 2)
-_MOMENTUM = Axis("momentum", (0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98), 5)
-_MUON = (Axis("learning_rate", _MUON_RATES, 3), _RATIO, _DECAY, _MOMENTUM, _WARMUP)
-_rate = lambda grid, start=3: Axis("learning_rate", grid, start)
-RULES: dict[str, tuple[Axis, ...]] = {
-    "adamw": (_rate(_ADAM_RATES), _REST, _DECAY, _B2, _WARMUP),
-    "muon": _MUON,
-    "learned": _MUON,
-    "soap": (_rate(_ADAM_RATES), _REST, _DECAY, _B2, _WARMUP),
-    "lion": (_rate(_LION_RATES), _REST, _DECAY, _B2, _WARMUP),
-    "schedule_free": (_rate(_ADAM_RATES, 4), _REST, _B1, _DECAY, _WARMUP),
-    "rmsprop": (_rate(_ADAM_RATES), _REST, _DECAY, _B2, _WARMUP),
-    "sgd": (_rate(_SGD_RATES, 2), _REST, _MOMENTUM, _DECAY, _WARMUP),
-}
 FIXED = {"learned": {"weights": "default"}, "schedule_free": {"schedule": "constant"}}
 UNTUNED: dict[str, tuple[str, dict[str, Any]]] = {
     "learned": ("learned", {}),

@@ -5,7 +5,8 @@ import pytest
 
 from experiments import optimizer_compare
 from experiments.optimizer_compare import edges_of, tables
-from experiments.optimizer_plan import RULES, OptimizerPlan, Options
+from experiments.optimizer_grids import RULES
+from experiments.optimizer_plan import OptimizerPlan, Options
 from experiments.records import write_record
 from experiments.step_times import StepTime
 from uets_jax.config import to_dict

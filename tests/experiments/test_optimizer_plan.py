@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments.optimizer_grids import RULES
 from experiments.optimizer_plan import (
     CONDITIONS,
     LADDER,
     LATER_SEEDS,
     MANY,
-    RULES,
     TASKS,
     UNTUNED,
     OptimizerPlan,
