@@ -2,7 +2,8 @@
 
     1  role_bias                  32 numbers: mixture, step, decay, momentum of a role
     2  role_progress, role_bias   how they change over the run
-    3  output                     how they depend on what the gate has seen
+    3  direct                     how they depend on what the gate sees
+    4  output                     how they depend on what it has seen
 
 The recurrent part keeps its random weights, as in an echo state network (Jaeger 2001):
 an evolution strategy's noise grows with the number of weights that it moves. Each stage
@@ -22,6 +23,7 @@ from uets_jax.meta.augment import PLAIN, AugmentConfig
 from uets_jax.meta.family import Tasks
 from uets_jax.meta.settings import MetaConfig
 from uets_jax.meta.trainer import Result, meta_train
+from uets_jax.meta.workshop import Workshop
 from uets_jax.models.axes import hidden_matrix, is_matrix, layer_axis, map_axes, role
 from uets_jax.optim.gate import GateSettings, GateTheta, init_theta
 from uets_jax.optim.gated import scale_by_gated_rules
@@ -44,8 +46,9 @@ class Stage(NamedTuple):
 
 STAGES = (
     Stage(("role_bias",), 0.3, 0.1, 0.03),
-    Stage(("role_progress", "role_bias"), 0.4, 0.05, 0.01),
-    Stage(("output",), 0.3, 0.03, 0.003),
+    Stage(("role_progress", "role_bias"), 0.25, 0.05, 0.01),
+    Stage(("direct",), 0.25, 0.05, 0.01),
+    Stage(("output",), 0.2, 0.03, 0.003),
 )
 
 
@@ -59,7 +62,7 @@ class Variant:
 
 
 _RULES = GateSettings().rules
-_MLP = Stage(("output", "mlp"), 0.3, 0.03, 0.003)
+_MLP = Stage(("output", "mlp"), 0.2, 0.03, 0.003)
 VARIANTS = {
     "gate": Variant(),
     "bias": Variant(stages=(STAGES[0]._replace(share=1.0),)),
@@ -69,7 +72,7 @@ VARIANTS = {
     "all_weights": Variant(
         stages=(Stage(GateTheta._fields[:-1], 1.0, 0.05, 0.01),),
     ),
-    "gate_mlp": Variant(GateSettings(rules=(*_RULES, "mlp")), (*STAGES[:2], _MLP)),
+    "gate_mlp": Variant(GateSettings(rules=(*_RULES, "mlp")), (*STAGES[:3], _MLP)),
     "no_recurrence": Variant(GateSettings(recurrent=False)),
     "no_muon": Variant(
         GateSettings(rules=("adam", "lion", "momentum"), nominal="adamw")
@@ -127,16 +130,13 @@ def learn(
     """
     theta = init_theta(jax.random.key(config.seed), variant.settings)
     rule = functools.partial(make, settings=variant.settings)
+    config = dataclasses.replace(config, augment=variant.augment)
+    nominal = (lambda nothing: rule(None), None)
+    shop = Workshop(rule, theta, tasks, config, runs / "reference.json", nominal)
     results = []
     for number, stage in enumerate(variant.stages, 1):
-        whole = theta
-
-        def of_part(part: Any, whole: GateTheta = whole) -> Any:
-            return rule(whole._replace(**part))
-
         own = dataclasses.replace(
             config,
-            augment=variant.augment,
             updates=round(config.updates * stage.share),
             minutes=config.minutes * stage.share,
             sigma=stage.sigma,
@@ -144,9 +144,13 @@ def learn(
             last_rate=stage.rate / 10,
         )
         told(f"stage {number}: {', '.join(stage.fields)}")
-        part = {name: getattr(theta, name) for name in stage.fields}
-        nominal = (lambda nothing: rule(None), None)
-        folder = runs / f"stage-{number}"
-        results.append(meta_train(of_part, part, tasks, own, folder, nominal=nominal))
-        theta = theta._replace(**results[-1].theta)
+        learned = GateTheta(
+            *(
+                jax.tree.map(lambda _, yes=name in stage.fields: yes, field)
+                for name, field in theta._asdict().items()
+            )
+        )
+        given = (rule, theta, tasks, own, runs / f"stage-{number}")
+        results.append(meta_train(*given, learned=learned, shop=shop))
+        theta = results[-1].theta
     return Learned(theta, tuple(results))

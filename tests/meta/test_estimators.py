@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 
 from uets_jax.errors import UserError
-from uets_jax.meta.estimators import compile_window, estimator
+from uets_jax.meta.estimators import compile_window, estimator, sizes_like
 from uets_jax.meta.windows import Problem
 
 STEPS, WINDOW = 18, 3
@@ -62,12 +62,12 @@ def total(problem, theta, key):
 
 def mean_gradient(name, problem, theta, episodes=2048, sigma=0.1, rounds=1):
     """Mean over all windows, and its standard error."""
-    made = estimator(name, problem, episodes, WINDOW, sigma)
-    step = jax.jit(made.window)
+    made = estimator(name, problem, episodes, WINDOW)
+    step, sizes = jax.jit(made.window), sizes_like(theta, sigma)
     carry, windows = made.init(theta, jax.random.key(1)), STEPS // WINDOW
     seen = []
     for i in range(windows * (rounds + 1)):  # the first ones end early
-        gradient, carry, _ = step(theta, carry, jax.random.key(10 + i))
+        gradient, carry, _ = step(theta, carry, jax.random.key(10 + i), sizes)
         seen.append(float(gradient))
     kept = np.array(seen[windows:])
     # a window's gradients share noise: rounds of whole episodes are independent
@@ -114,7 +114,8 @@ def test_whole_episode_backpropagation_is_exact():
     problem, theta = decay(), jnp.asarray(0.4)
     made = estimator("tbptt", problem, 8, STEPS)
     carry = made.init(theta, jax.random.key(0))
-    gradient, _, _ = jax.jit(made.window)(theta, carry, jax.random.key(1))
+    given = (theta, carry, jax.random.key(1), sizes_like(theta, 1.0))
+    gradient, _, _ = jax.jit(made.window)(*given)
 
     def mean(x):
         start = jax.vmap(lambda c: _value(problem, x, c))
@@ -145,16 +146,34 @@ def test_signs_share_noise_and_data_bit_for_bit():
         lambda key: jnp.asarray(STEPS, jnp.int32),
     )
     for name in ("nres", "pes"):
-        made = estimator(name, problem, 16, WINDOW, 0.5)
+        made, sizes = estimator(name, problem, 16, WINDOW), jnp.asarray(0.5)
         carry = made.init(jnp.zeros(()), jax.random.key(0))
         for i in range(6):
             gradient, carry, metrics = jax.jit(made.window)(
-                jnp.zeros(()), carry, jax.random.key(1 + i)
+                jnp.zeros(()), carry, jax.random.key(1 + i), sizes
             )
             np.testing.assert_array_equal(carry.inner[:, 0], carry.inner[:, 1])
             assert abs(float(gradient)) < 1e-6
             assert float(metrics["spread"]) < 1e-6
         assert len(np.unique(carry.inner[:, 0])) == 16
+
+
+@pytest.mark.parametrize("name", ["nres", "pes", "tbptt"])
+def test_a_leaf_of_size_0_is_not_learned(name):
+    """And the others' gradient is the one that they have alone."""
+    problem = decay()
+    both = problem._replace(
+        step=lambda theta, *rest: problem.step(theta["a"] * theta["b"], *rest),
+    )
+    theta = {"a": jnp.asarray(0.4), "b": jnp.ones(())}
+    sizes = sizes_like(theta, 0.1, {"a": True, "b": False})
+    made, key = estimator(name, both, 64, WINDOW), jax.random.key(0)
+    window = jax.jit(made.window)
+    gradient, _, _ = window(theta, made.init(theta, key), key, sizes)
+    assert float(gradient["b"]) == 0
+    assert float(gradient["a"]) != 0
+    moved = window({**theta, "b": jnp.asarray(2.0)}, made.init(theta, key), key, sizes)
+    assert float(moved[0]["a"]) != float(gradient["a"])
 
 
 def test_episodes_are_out_of_step_and_replaced():
@@ -163,7 +182,7 @@ def test_episodes_are_out_of_step_and_replaced():
     for i in range(12):
         before = carry
         _, carry, metrics = jax.jit(made.window)(
-            jnp.asarray(0.4), carry, jax.random.key(1 + i)
+            jnp.asarray(0.4), carry, jax.random.key(1 + i), jnp.asarray(0.02)
         )
         finished += int(metrics["finished"])
         fresh = np.asarray(carry.step) == 0
@@ -189,10 +208,11 @@ def test_a_loss_that_is_not_finite_is_the_worst_and_no_nan(name):
         lambda episode: jnp.asarray(STEPS, jnp.int32),
         worst=7.0,
     )
-    made = estimator(name, problem, 4, STEPS, 0.1)
+    made, sizes = estimator(name, problem, 4, STEPS), jnp.asarray(0.1)
     theta = jnp.ones(())
     carry = made.init(theta, jax.random.key(0))
-    gradient, carry, metrics = jax.jit(made.window)(theta, carry, jax.random.key(1))
+    given = (theta, carry, jax.random.key(1), sizes)
+    gradient, carry, metrics = jax.jit(made.window)(*given)
     assert np.isfinite(gradient)
     assert float(metrics["broken"]) > 0.5
     assert np.isfinite(metrics["value"])
@@ -209,7 +229,7 @@ def test_eight_devices_agree_with_one(name):
     )
     made = estimator(name, problem, 16, WINDOW)
     mesh = jax.make_mesh((8,), ("pairs",), axis_types=(AxisType.Auto,))
-    results = []
+    results, sizes = [], sizes_like(theta, 0.02)
     for where in (None, mesh):
         window = compile_window(made, 16, where)
         carry = made.init(theta, jax.random.key(0))
@@ -217,7 +237,7 @@ def test_eight_devices_agree_with_one(name):
             split = jax.NamedSharding(where, jax.P("pairs"))
             carry = jax.device_put(carry, split)
         for i in range(5):
-            gradient, carry, _ = window(theta, carry, jax.random.key(i))
+            gradient, carry, _ = window(theta, carry, jax.random.key(i), sizes)
         if where is not None:
             assert len(carry.inner.sharding.device_set) == 8
         results.append(jax.tree.map(np.asarray, (gradient, carry.inner)))
@@ -229,7 +249,9 @@ def test_bad_input_is_named():
     with pytest.raises(UserError, match="choose from nres"):
         estimator("es", decay(), 4, 3)
     with pytest.raises(UserError, match=r"estimator\.sigma"):
-        estimator("nres", decay(), 4, 3, 0.0)
+        sizes_like(jnp.zeros(3), 0.0)
+    with pytest.raises(UserError, match="no leaf of theta"):
+        sizes_like(jnp.zeros(3), 0.1, False)
     mesh = jax.make_mesh((8,), ("pairs",), axis_types=(AxisType.Auto,))
     with pytest.raises(UserError, match="split over 8"):
         compile_window(estimator("nres", decay(), 12, 3), 12, mesh)

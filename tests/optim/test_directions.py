@@ -29,7 +29,7 @@ def moments_after(grads, b1=0.9):
     zero = jnp.zeros(SHAPE)
     moments = Moments(zero, zero, jnp.zeros(3), jnp.zeros(3))
     for g in grads:
-        moments = advance(moments, g, jnp.full(3, b1), 0.95)
+        moments = advance(moments, g, jnp.full(3, b1), jnp.full(3, 0.95))
     return moments
 
 
@@ -68,7 +68,7 @@ def test_a_changing_decay_keeps_the_mean_of_a_constant_gradient():
     g, zero = jnp.full((2, 3), 0.7), jnp.zeros((2, 3))
     moments = Moments(zero, zero, jnp.zeros(2), jnp.zeros(2))
     for b in (0.9, 0.5, 0.99):
-        moments = advance(moments, g, jnp.asarray([b, 0.8]), 0.95)
+        moments = advance(moments, g, jnp.asarray([b, 0.8]), jnp.full(2, 0.95))
         np.testing.assert_allclose(moments.mu / moments.first[:, None], g, rtol=1e-6)
 
 

@@ -26,7 +26,7 @@ def rows(scale=1.0, gradient=1.0):
     [leaf] = describe(LEAVES, **AXES)
     zero = jnp.zeros((2, 4, 6))
     moments = Moments(zero, zero, jnp.zeros(2), jnp.zeros(2))
-    moments = advance(moments, draw(gradient), jnp.full(2, 0.9), 0.95)
+    moments = advance(moments, draw(gradient), jnp.full(2, 0.9), jnp.full(2, 0.95))
     given = (draw(gradient), draw(scale), moments, draw(0.2 * scale))
     start = jnp.full(2, 0.5 * scale)
     common = features.shared(None, None, None)

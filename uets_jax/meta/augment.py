@@ -31,7 +31,7 @@ class AugmentConfig:
 
     scale: float = 2.0
     tensor_scale: float = 2.0
-    rate: float = 3.0
+    rate: float = 1.5
     init: float = 1.5
     batch: float = 0.25
     horizon: float = 1.5

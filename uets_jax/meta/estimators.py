@@ -36,7 +36,10 @@ NAMES = ("nres", "pes", "tbptt")
 
 class Estimator(NamedTuple):
     """init:   (theta, key) -> Carry.
-    window: (theta, carry, key) -> (gradient like theta, Carry, metrics).
+    window: (theta, carry, key, sizes) -> (gradient like theta, Carry, metrics).
+
+    `sizes`: like theta, a scalar for each leaf: the standard deviation of its noise,
+    traced; a leaf whose size is 0 is not learned, its gradient is 0.
 
     The gradient is of the mean value of a step, averaged over the windows of an
     episode. Metrics: `value` of the window, `finished` episodes, share `broken` of
@@ -45,12 +48,26 @@ class Estimator(NamedTuple):
     """
 
     init: Callable[[Any, Key[Array, ""]], Carry]
-    window: Callable[[Any, Carry, Key[Array, ""]], tuple[Any, Carry, Metrics]]
+    window: Callable[[Any, Carry, Key[Array, ""], Any], tuple[Any, Carry, Metrics]]
 
 
-def estimator(
-    name: str, problem: Problem, episodes: int, window: int, sigma: float = 0.02
-) -> Estimator:
+def sizes_like(theta: Any, sigma: float, learned: Any = None) -> Any:
+    """`sizes` of an estimator: sigma, and 0 where `learned`, a tree of bools, is False.
+
+    Raises:
+      UserError: if sigma is not above 0 or nothing is learned.
+    """
+    if not sigma > 0:
+        raise UserError("estimator.sigma: must be above 0")
+    if learned is None:
+        learned = jax.tree.map(lambda _: True, theta)
+    if not any(jax.tree.leaves(learned)):
+        raise UserError("estimator: no leaf of theta is to be learned")
+    size = lambda _, yes: jnp.asarray(sigma if yes else 0.0, jnp.float32)
+    return jax.tree.map(size, theta, learned)
+
+
+def estimator(name: str, problem: Problem, episodes: int, window: int) -> Estimator:
     """An estimator by name.
 
     Args:
@@ -59,18 +76,13 @@ def estimator(
       episodes: at a time; for nres and pes each is run twice, with theta + noise and
         theta - noise on the same data.
       window: steps.
-      sigma: standard deviation of the noise.
 
     First episodes end early, at a random window, so that later ones are out of step.
 
     Raises:
       UserError: for an unknown name or a number that is not above 0.
     """
-    for field, value in (
-        ("episodes", episodes),
-        ("window", window),
-        ("sigma", sigma),
-    ):
+    for field, value in (("episodes", episodes), ("window", window)):
         if not value > 0:
             raise UserError(f"estimator.{field}: must be above 0")
     problem = keyless(problem)
@@ -78,12 +90,12 @@ def estimator(
         return _truncated(problem, episodes, window)
     if name not in ("nres", "pes"):
         raise UserError(f"estimator {name!r}: choose from nres, pes, tbptt")
-    return _evolution(problem, episodes, window, sigma, keep=name == "nres")
+    return _evolution(problem, episodes, window, keep=name == "nres")
 
 
 def compile_window(
     made: Estimator, episodes: int, mesh: Mesh | None = None
-) -> Callable[[Any, Carry, Key[Array, ""]], tuple[Any, Carry, Metrics]]:
+) -> Callable[[Any, Carry, Key[Array, ""], Any], tuple[Any, Carry, Metrics]]:
     """The jitted window; the carry is donated.
 
     Args:
@@ -106,15 +118,13 @@ def compile_window(
     split = NamedSharding(mesh, PartitionSpec(axis))
     return jax.jit(
         made.window,
-        in_shardings=(whole, split, whole),
+        in_shardings=(whole, split, whole, whole),
         out_shardings=(whole, split, whole),
         donate_argnums=1,
     )
 
 
-def _evolution(
-    problem: Problem, episodes: int, window: int, sigma: float, keep: bool
-) -> Estimator:
+def _evolution(problem: Problem, episodes: int, window: int, keep: bool) -> Estimator:
     """Antithetic evolution strategies; `keep`: the noise over an episode's windows."""
 
     def normal(theta: Any, key: Key[Array, ""]) -> Any:
@@ -132,7 +142,7 @@ def _evolution(
         return carry._replace(inner=jax.tree.map(twice, carry.inner), noise=own)
 
     def step_window(
-        theta: Any, carry: Carry, key: Key[Array, ""]
+        theta: Any, carry: Carry, key: Key[Array, ""], sizes: Any
     ) -> tuple[Any, Carry, Metrics]:
         new, draw = jax.random.split(key)
         fresh = normal(theta, draw)
@@ -140,15 +150,15 @@ def _evolution(
         weight = past if keep else jax.tree.map(jnp.add, past, fresh)
 
         def pair(carry: Carry, noise: Any) -> tuple[Any, Array, Array]:
-            both = _signed(theta, noise, sigma)
+            both = _signed(theta, noise, sizes)
             go = lambda theta, inner: unroll(
                 problem, window, theta, inner, carry.episode, carry.step
             )
             return jax.vmap(go)(both, carry.inner)
 
         inner, values, broken = jax.vmap(pair)(carry, past if keep else fresh)
-        apart = (values[:, 0] - values[:, 1]) / (2 * sigma)
-        gradient = jax.tree.map(lambda n: _weighted(apart, n), weight)
+        apart = (values[:, 0] - values[:, 1]) / 2
+        gradient = jax.tree.map(lambda n, s: _weighted(apart, n, s), weight, sizes)
         done = carry.step + window >= carry.end
         other = fresh if keep else jax.tree.map(jnp.zeros_like, weight)
         noise = where_done(done, other, weight)
@@ -164,7 +174,7 @@ def _truncated(problem: Problem, episodes: int, window: int) -> Estimator:
         return first_carry(problem, episodes, window, theta, key)
 
     def step_window(
-        theta: Any, carry: Carry, key: Key[Array, ""]
+        theta: Any, carry: Carry, key: Key[Array, ""], sizes: Any
     ) -> tuple[Any, Carry, Metrics]:
         def value(theta: Any, carry: Carry) -> tuple[Array, tuple[Any, Array]]:
             inner, mean, broken = unroll(
@@ -180,7 +190,8 @@ def _truncated(problem: Problem, episodes: int, window: int) -> Estimator:
         norms = jnp.sqrt(sum(squares))
         sound = jnp.isfinite(norms)
         grads = where_done(sound, grads, jax.tree.map(jnp.zeros_like, grads))
-        gradient = jax.tree.map(lambda g: g.mean(0), grads)
+        learned = lambda g, s: jnp.where(s > 0, g.mean(0), 0.0)
+        gradient = jax.tree.map(learned, grads, sizes)
         done = carry.step + window >= carry.end
         metrics = window_metrics(values, done, broken, jnp.where(sound, norms, 0.0))
         after = carry._replace(inner=inner)
@@ -189,11 +200,12 @@ def _truncated(problem: Problem, episodes: int, window: int) -> Estimator:
     return Estimator(init, step_window)
 
 
-def _signed(theta: Any, noise: Any, sigma: float) -> Any:
-    """theta + sigma noise and theta - sigma noise, stacked."""
-    both = lambda x, n: jnp.stack([x + sigma * n, x - sigma * n])
-    return jax.tree.map(both, theta, noise)
+def _signed(theta: Any, noise: Any, sizes: Any) -> Any:
+    """theta + size noise and theta - size noise, stacked."""
+    both = lambda x, n, s: jnp.stack([x + s * n, x - s * n])
+    return jax.tree.map(both, theta, noise, sizes)
 
 
-def _weighted(by: Float[Array, " n"], noise: Array) -> Array:
-    return jnp.tensordot(by.astype(noise.dtype), noise, 1) / len(by)
+def _weighted(by: Float[Array, " n"], noise: Array, size: Float[Array, ""]) -> Array:
+    total = jnp.tensordot(by.astype(noise.dtype), noise, 1) / len(by)
+    return jnp.where(size > 0, total / jnp.where(size > 0, size, 1.0), 0.0)

@@ -49,8 +49,8 @@ class MetaConfig:
     decay: float = 0.0
     clip: float = 1.0
     average: float = 0.99
-    validate: int = 200
-    seeds: int = 8
+    validate: int = 100
+    seeds: int = 4
     reference: int = 16
     augment: AugmentConfig = AugmentConfig()
     seed: int = 0

@@ -25,10 +25,11 @@ def default_tasks(
         fewer than two, languages that are made up stand in.
       vocab: above all ids of all texts; 0: as the texts need.
 
-    Learned on: quadratics (matrix, vector), MLPs and a small convolution on images
-    (digits where scikit-learn is installed), transformers of depth 1 and 2 on
-    languages and on all texts but the last. Validation: a deeper MLP and a
-    transformer of depth 3 on the last text.
+    Learned on: quadratics (matrix, vector), MLPs and a small convolution on digits
+    (shapes where scikit-learn isn't installed), transformers of depth 1 and 2 on
+    languages and on all texts but the last, with batches of 128 to 4,096 tokens.
+    Validation: a deeper MLP on shapes and transformers of depth 2 and 3 on the last
+    text, with batches of 4,096 and 512 tokens.
 
     Raises:
       UserError: for texts that can't be used; see `task_text.texts`.
@@ -37,23 +38,23 @@ def default_tasks(
     spare = list(named)[-1:] if len(named) > 1 else []
     own = {name: ids for name, ids in named.items() if name not in spare}
     vocab = vocab or _vocab(named)
-    real = [vision(digits(), mlp((32,), "relu"))] if has_digits() else []
+    images = digits() if has_digits() else shapes()
     train = (
         quadratic(8, 16),
         quadratic(32, 1),
-        *real,
-        vision(shapes(), mlp((24,), "tanh")),
-        vision(shapes(), conv((8, 16), "gelu")),
+        vision(images, mlp((32,), "relu")),
+        vision(images, mlp((24,), "tanh")),
+        vision(images, conv((8, 16), "gelu")),
         gpt(markov(), 16, 1, 16),
         gpt(echo(), 16, 2, 16),
         gpt(words(), 24, 2, 32),
         *([gpt(texts(own, vocab), 16, 1, 32, 32)] if own else []),
-        *([gpt(texts(own, vocab), 32, 2, 32, 16)] if own else []),
+        *([gpt(texts(own, vocab), 16, 1, 64, 64, 100)] if own else []),
     )
     last = texts({spare[0]: named[spare[0]]}, vocab) if spare else words(48, 32)
-    images = digits() if has_digits() else shapes()
-    deep = vision(images, mlp((32, 32, 32), "relu2"), rate=1e-2)
-    return Tasks(train, (deep, gpt(last, 32, 3, 32, 16)))
+    deep = vision(shapes(), mlp((32, 32, 32), "relu2"), rate=1e-2)
+    noisy = gpt(last, 32, 3, 32, 16)
+    return Tasks(train, (deep, noisy, gpt(last, 24, 2, 64, 64, 100)))
 
 
 def listing(tasks: Tasks, each: int = EACH) -> list[str]:

@@ -25,12 +25,13 @@ from jax.sharding import Mesh
 
 from uets_jax.errors import StoppedError, UserError
 from uets_jax.meta.episode import Make
+from uets_jax.meta.estimators import sizes_like
 from uets_jax.meta.family import Tasks
 from uets_jax.meta.outer import adam, updated
 from uets_jax.meta.settings import MetaConfig
 from uets_jax.meta.store import Books, Store
 from uets_jax.meta.validate import Comparison, compare
-from uets_jax.meta.workshop import Bench, Scoring, bench, references
+from uets_jax.meta.workshop import Bench, Scoring, Workshop
 from uets_jax.report.progress import Stream
 from uets_jax.train.files import held, write_json
 from uets_jax.train.interrupts import Interrupts
@@ -82,7 +83,9 @@ def meta_train(
     config: MetaConfig,
     out: Path,
     *,
+    learned: Any = None,
     nominal: tuple[Make, Any] | None = None,
+    shop: Workshop | None = None,
     mesh: Mesh | None = None,
     stream: Stream | None = None,
     now: Callable[[], float] = time.monotonic,
@@ -95,7 +98,9 @@ def meta_train(
       tasks: families to learn on and families to choose by.
       config: budget and settings.
       out: folder of the run.
+      learned: like theta0, False for leaves that stay as they are; None: all learn.
       nominal: rule and theta that the reference curves are of; None: make, theta0.
+      shop: what an earlier run of the same rule and tasks has compiled.
       mesh: over whose first axis the episodes are split; None: one device.
       stream: of the progress lines; stderr unless told.
       now: a clock in seconds.
@@ -108,20 +113,18 @@ def meta_train(
     theta0, out = _checked(theta0, tasks), out.resolve()  # orbax wants absolute paths
     with held(out), Interrupts() as interrupts:
         store = Store(out, config, tasks, stream, now)
-        curves = references(
-            *(nominal or (make, theta0)), tasks.train, config, out / "reference.json"
-        )
-        benches = {
-            f.name: bench(make, theta0, f, config, curves[f.name], mesh)
-            for f in tasks.train
-        }
+        about = (out / "reference.json", nominal, mesh)
+        shop = shop or Workshop(make, theta0, tasks, config, *about)
+        shop.check(make, tasks, config, mesh)
+        sizes = sizes_like(theta0, config.sigma, learned)
+        benches, scoring = shop.benches, shop.scoring
         first = _first(theta0, benches, config)
         state, books = store.resume(_placed(first, mesh))
-        scoring = Scoring(make, tasks.valid)
         if not books.scales:
             scores = _scored(scoring, state.start, 0, config.seeds, books)
             books.start_scores, books.scales = scores.tolist(), scoring.scales or []
-        state = _learn(state, benches, scoring, config, store, books, interrupts)
+        shared = (benches, scoring, sizes)
+        state = _learn(state, *shared, config, store, books, interrupts)
         return _ended(state, scoring, config, store, books)
 
 
@@ -129,6 +132,7 @@ def _learn(
     state: MetaState,
     benches: dict[str, Bench],
     scoring: Scoring,
+    sizes: Any,
     config: MetaConfig,
     store: Store,
     books: Books,
@@ -139,7 +143,8 @@ def _learn(
     while store.fraction(books) < 1:
         name = names[books.updates % len(names)]
         work, key = benches[name], jax.random.fold_in(root, books.updates)
-        gradient, carry, metrics = work.window(state.theta, state.carries[name], key)
+        given = (state.theta, state.carries[name], key, sizes)
+        gradient, carry, metrics = work.window(*given)
         at = jnp.asarray(store.fraction(books), jnp.float32)
         count = jnp.asarray(books.updates)
         parts = (state.theta, state.start, state.mean, state.opt)

@@ -23,8 +23,8 @@ from uets_jax.meta.episode import (
     problem,
     reference,
 )
-from uets_jax.meta.estimators import compile_window, estimator
-from uets_jax.meta.family import Family
+from uets_jax.meta.estimators import compile_window, estimator, sizes_like
+from uets_jax.meta.family import Family, Tasks
 from uets_jax.meta.settings import MetaConfig, fixed
 from uets_jax.meta.validate import scorer
 from uets_jax.train.files import write_json
@@ -35,7 +35,7 @@ class Bench:
     """A family's compiled window.
 
     init:   (theta, key) -> Carry, jitted.
-    window: (theta, carry, key) -> (gradient, Carry, metrics), jitted.
+    window: (theta, carry, key, sizes) -> (gradient, Carry, metrics), jitted.
     flops:  of a window; None where the rule has an operation that nothing counts.
     steps:  inner steps of a window, of both signs.
     """
@@ -56,12 +56,11 @@ def bench(
 ) -> Bench:
     """Traces the window of a family; it is compiled when it is first run."""
     steps = problem(make, family, config.augment, config.window, against)
-    made = estimator(
-        config.estimator, steps, config.episodes, config.window, config.sigma
-    )
+    made = estimator(config.estimator, steps, config.episodes, config.window)
     signs = 1 if config.estimator == "tbptt" else 2
-    key = jax.random.key(0)
-    flops = flops_of(made.window, theta, jax.eval_shape(made.init, theta, key), key)
+    key, sizes = jax.random.key(0), sizes_like(theta, config.sigma)
+    carry = jax.eval_shape(made.init, theta, key)
+    flops = flops_of(made.window, theta, carry, key, sizes)
     window = compile_window(made, config.episodes, mesh)
     total = signs * config.episodes * config.window
     return Bench(jax.jit(made.init), window, flops, total)
@@ -112,6 +111,43 @@ class Scoring:
         return self._flops[seeds]
 
 
+class Workshop:
+    """All that a run of meta-training compiles; runs of equal tasks can share it.
+
+    benches: by the name of a family that is learned on. scoring: of the held-out ones.
+    """
+
+    def __init__(
+        self,
+        make: Make,
+        theta: Any,
+        tasks: Tasks,
+        config: MetaConfig,
+        path: Path,
+        nominal: tuple[Make, Any] | None = None,
+        mesh: Mesh | None = None,
+    ) -> None:
+        """Arguments as of `trainer.meta_train`; path: of the reference curves."""
+        curves = references(*(nominal or (make, theta)), tasks.train, config, path)
+        self.made_of = (make, tasks, _program(config), mesh)
+        self.benches = {
+            f.name: bench(make, theta, f, config, curves[f.name], mesh)
+            for f in tasks.train
+        }
+        self.scoring = Scoring(make, tasks.valid)
+
+    def check(self, make: Make, tasks: Tasks, config: MetaConfig, mesh: Any) -> None:
+        """Raises `UserError` where it was made of other things than a run's."""
+        if self.made_of != (make, tasks, _program(config), mesh):
+            raise UserError("meta: the workshop was made for another rule or settings")
+
+
+def _program(config: MetaConfig) -> tuple[Any, ...]:
+    """The settings that are constants of the compiled windows."""
+    names = ("estimator", "episodes", "window", "reference", "augment")
+    return tuple(getattr(config, name) for name in names)
+
+
 def references(
     make: Make,
     theta: Any,
@@ -129,7 +165,7 @@ def references(
         mark = _mark(theta, family, config)
         row = stored.get(family.name)
         if not isinstance(row, dict) or row.get("mark") != mark:
-            key = jax.random.fold_in(jax.random.key(config.seed), i)
+            key = jax.random.fold_in(jax.random.key(0), i)
             go = jax.jit(
                 lambda key, family=family: reference(
                     make, theta, family, config.augment, key, config.reference
@@ -167,7 +203,7 @@ def _stored(path: Path) -> dict[str, Any]:
 
 def _mark(theta: Any, family: Family, config: MetaConfig) -> str:
     """A digest of all that a reference depends on but the code."""
-    settings = {k: fixed(config)[k] for k in ("augment", "reference", "seed")}
+    settings = {k: fixed(config)[k] for k in ("augment", "reference")}
     own = (family.name, family.batch, family.horizon)
     own += (family.learning_rate, family.weight_decay)
     digest = hashlib.sha256(repr((settings, own)).encode())

@@ -27,13 +27,16 @@ class Moments(NamedTuple):
 
 
 def advance(
-    moments: Moments, g: Float[Array, "l ..."], b1: Float[Array, " l"], b2: float
+    moments: Moments,
+    g: Float[Array, "l ..."],
+    b1: Float[Array, " l"],
+    b2: Float[Array, " l"],
 ) -> Moments:
-    """The moments after one more gradient; b1 may differ from layer to layer."""
-    b = along(b1, g)
+    """The moments after one more gradient; decays may differ from layer to layer."""
+    b, c = along(b1, g), along(b2, g)
     return Moments(
         b * moments.mu + (1 - b) * g,
-        b2 * moments.nu + (1 - b2) * g * g,
+        c * moments.nu + (1 - c) * g * g,
         b1 * moments.first + (1 - b1),
         b2 * moments.second + (1 - b2),
     )

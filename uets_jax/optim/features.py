@@ -1,4 +1,4 @@
-"""What the gate sees of a layer of a leaf: 24 numbers without a scale of their own."""
+"""What the gate sees of a layer of a leaf: 25 numbers without a scale of their own."""
 
 import math
 from typing import NamedTuple
@@ -15,7 +15,7 @@ DECAYS = (0.9, 0.97, 0.99)  # of the moving means of the loss
 WARM_UP = 10  # losses before one can be a divergence
 FORGET = 0.02  # of the way from the least mean to the present one, each step
 QUIET = 0.97  # decay of the noise; a loss counts for at most three times of it
-PROGRESS = (*(f"progress_{knot}" for knot in KNOTS), "progress_known")
+PROGRESS = (*(f"progress_{knot}" for knot in KNOTS), "progress_known", "age")
 NAMES = (
     "gradient_to_weight",
     "signal_to_noise",
@@ -100,13 +100,16 @@ def shared(
     losses: LossState | None,
     progress: Float[Array, ""] | None,
     rate: Float[Array, ""] | None,
-) -> Float[Array, " 11"]:
+    steps: Int[Array, ""],
+) -> Float[Array, " 12"]:
     """What is the same for all leaves; None: not known, neutral.
 
     Args:
       losses: so far.
       progress: share of the run that is done.
       rate: the learning rate over its greatest so far.
+      steps: so far. Linear in their logarithm, a log of 1 - b1 makes a memory that
+        grows as a power of time, whatever the length of the run.
     """
     knots = jnp.asarray(KNOTS)
     done = jnp.zeros(7)
@@ -114,7 +117,9 @@ def shared(
         done = jnp.append(jnp.tanh(10 * (progress - knots)), 1.0)
     trend = jnp.zeros(3) if losses is None else loss_trend(losses)
     falls = 0.0 if rate is None else jnp.log(jnp.maximum(rate, 1e-4)) / 5
-    return jnp.concatenate([done, trend, jnp.reshape(falls, 1)]).astype(jnp.float32)
+    age = jnp.log1p(jnp.asarray(steps, jnp.float32)) / 5
+    parts = [done, age[None], trend, jnp.reshape(falls, 1)]
+    return jnp.concatenate(parts).astype(jnp.float32)
 
 
 def of_leaf(
@@ -124,8 +129,8 @@ def of_leaf(
     moments: Moments,
     last: Float[Array, "l ..."],
     start: Float[Array, " l"],
-    common: Float[Array, " 11"],
-) -> Float[Array, "l 24"]:
+    common: Float[Array, " 12"],
+) -> Float[Array, "l 25"]:
     """One row of `NAMES` for each layer, before this gradient entered the moments.
 
     Args:

@@ -1,9 +1,10 @@
 """The recurrent gate: from features of every layer of every leaf to decisions.
 
 x -> GRU -> [h, mean of h over all] -> linear: weights of the update rules (softmax),
-and log multipliers of step, weight decay and 1 - b1, softly clipped. To that each role
-adds a bias, and a linear function of how far the run is: a schedule of its own. One set
-of weights serves all leaves and layers.
+and log multipliers of step, weight decay, 1 - b1 and 1 - b2, softly clipped. To
+that come a linear function of the features, a bias of each role, and each role's own
+linear function of how far the run is: a schedule. One set of weights serves all leaves
+and layers.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from uets_jax.optim.leaves import ROLES, Leaf
 from uets_jax.optim.mlp import MlpTheta, init_mlp
 
 RULES = ("adam", "muon", "lion", "momentum", "mlp")
-EXTRA = 4  # outputs beside the rules: step, decay, momentum, skip
+EXTRA = 5  # outputs beside the rules: step, decay, 1 - b1, 1 - b2, skip
 NOMINAL_BIAS = 5.0  # of the nominal rule's logit: its weight among five is 0.97
 AWAKE = -4.0  # bias of the output that skips
 
@@ -38,7 +39,8 @@ class GateSettings:
     every:      steps between two decisions; the last one holds in between.
     skip:       the gate may leave out the update of a layer; its moments go on.
     cautious:   decay never opposes the step (Chen et al. 2025, arXiv:2510.12402).
-    step_bound, decay_bound, momentum_bound: of the logs of the multipliers.
+    step_bound, decay_bound, momentum_bound: of the logs of the multipliers; the last
+                of those of 1 - b1 and 1 - b2.
     divergence: the nominal rule takes over while the loss is this multiple of its
                 least value, or more.
     b1, b2, eps, momentum, adam_ratio: of the rules, as in `OptimConfig`.
@@ -58,7 +60,7 @@ class GateSettings:
     cautious: bool = False
     step_bound: float = 1.6
     decay_bound: float = 1.6
-    momentum_bound: float = 1.0
+    momentum_bound: float = 2.5
     divergence: float = 1.3
     b1: float = 0.9
     b2: float = 0.95
@@ -108,7 +110,7 @@ class GateSettings:
 class GateTheta(NamedTuple):
     """What is learned; F features, H hidden, K outputs.
 
-    role_progress: of the 7 features that say how far the run is.
+    role_progress: of the 8 features that say how far the run is.
     mlp: of the learned direction, None without.
     """
 
@@ -116,8 +118,9 @@ class GateTheta(NamedTuple):
     recurrent: Float[Array, "h 3h"]
     bias: Float[Array, " 3h"]
     output: Float[Array, "2h k"]
+    direct: Float[Array, "f k"]
     role_bias: Float[Array, "4 k"]
-    role_progress: Float[Array, "4 7 k"]
+    role_progress: Float[Array, "4 8 k"]
     mlp: MlpTheta | None
 
 
@@ -136,6 +139,7 @@ def init_theta(key: Key[Array, ""], settings: GateSettings | None = None) -> Gat
         recurrent=jax.random.normal(again, (h, 3 * h)) / h**0.5,
         bias=jnp.zeros(3 * h),
         output=jnp.zeros((2 * h, s.outputs)),
+        direct=jnp.zeros((f, s.outputs)),
         role_bias=jnp.asarray(bias),
         role_progress=jnp.zeros((len(ROLES), len(PROGRESS), s.outputs)),
         mlp=init_mlp(network, 1) if "mlp" in s.rules else None,
@@ -189,14 +193,15 @@ def decide(
     """(hidden state, decisions) of all units.
 
     A decision is what departs from the nominal rule, so that zeros are that rule:
-    weights less the nominal ones, log multipliers of step, decay and 1 - b1, and 1
-    where the update is left out.
+    weights less the nominal ones, log multipliers of step, decay, 1 - b1 and 1 - b2,
+    and 1 where the update is left out.
     """
     if not settings.recurrent:
         hidden = jnp.zeros_like(hidden)
     hidden = gru(theta, features, hidden)
     context = jnp.broadcast_to(hidden.mean(0, keepdims=True), hidden.shape)
     raw = jnp.concatenate([hidden, context], 1) @ theta.output
+    raw = raw + features @ theta.direct
     first = NAMES.index(PROGRESS[0])
     progress = features[:, first : first + len(PROGRESS)]
     each = theta.role_progress[units.role]
@@ -204,9 +209,10 @@ def decide(
     k = len(settings.rules)
     logits = jnp.where(units.allowed, raw[:, :k], -jnp.inf)
     weights = jax.nn.softmax(logits) - units.nominal
-    bounds = (settings.step_bound, settings.decay_bound, settings.momentum_bound)
+    memory = settings.momentum_bound
+    bounds = (settings.step_bound, settings.decay_bound, memory, memory)
     logs = [b * jnp.tanh(raw[:, k + i] / b) for i, b in enumerate(bounds)]
-    skips = (raw[:, k + 3] > 0) if settings.skip else jnp.zeros(len(raw), bool)
+    skips = (raw[:, k + 4] > 0) if settings.skip else jnp.zeros(len(raw), bool)
     rest = jnp.stack([*logs, skips.astype(jnp.float32)], 1)
     return hidden, jnp.concatenate([weights, rest], 1)
 

@@ -184,10 +184,10 @@ def _decide(
     leaves: list[Leaf],
     state: GatedState,
     rows: list[Rows],
-    common: Float[Array, " 11"],
+    common: Float[Array, " 12"],
     branch: Callable[..., Any],
 ) -> tuple[Array, Array, Array]:
-    """(hidden [N, H], departures [N, K + 4], whether they are new), of all units."""
+    """(hidden [N, H], departures [N, K + 5], whether they are new), of all units."""
     units = units_of(leaves, settings)
     rows_of = lambda tree: stacked(leaves, state, tree)
 

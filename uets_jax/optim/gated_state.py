@@ -101,7 +101,7 @@ def known(
     progress: Any,
     steps: Any,
     rate: Any,
-) -> tuple[GatedState, Float[Array, " 11"]]:
+) -> tuple[GatedState, Float[Array, " 12"]]:
     """The state with loss and rate in it, and the features that all leaves share."""
     losses = None
     if value is not None:
@@ -116,7 +116,7 @@ def known(
         rate = jnp.where(peak > 0, rate / jnp.where(peak > 0, peak, 1.0), 1.0)
     if progress is None and steps is not None:
         progress = jnp.clip(state.count / jnp.maximum(steps, 1.0), 0.0, 1.0)
-    return state, features.shared(losses, progress, rate)
+    return state, features.shared(losses, progress, rate, state.count)
 
 
 def all_rows(

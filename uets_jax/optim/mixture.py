@@ -12,6 +12,8 @@ from uets_jax.optim.mlp import direction
 from uets_jax.optim.nominal import pulled
 from uets_jax.optim.norms import along, mean_square, safe_sqrt, unit
 
+MOST_NEW = 0.9  # of a gradient in a moment
+
 
 class Rows(NamedTuple):
     """A leaf in float32, [L, ...] each: gradient, weights, moments, the update before,
@@ -30,7 +32,7 @@ class Decision(NamedTuple):
 
     weights: of the rules, 1 in sum.
     step, decay: multipliers.
-    b1:      decay of the first moment.
+    b1, b2:  decays of the moments.
     acts:    0 where the update is left out.
     """
 
@@ -38,6 +40,7 @@ class Decision(NamedTuple):
     step: Float[Array, " l"]
     decay: Float[Array, " l"]
     b1: Float[Array, " l"]
+    b2: Float[Array, " l"]
     acts: Float[Array, " l"]
 
 
@@ -55,13 +58,16 @@ def decision(
     """What a row of `gate.decide` means for a leaf; zeros are the nominal rule."""
     k, place = len(settings.rules), settings.nominal_of(leaf)
     muon = settings.rules[place] == "muon"
-    left = 1 - (settings.momentum if muon else settings.b1)
-    step, decay, momentum, skips = departure[:, k:].T
+    first, second = (settings.momentum if muon else settings.b1), settings.b2
+    step, decay, faster, quicker, skips = departure[:, k:].T
+    most = lambda b: max(MOST_NEW, 1 - b)
+    kept = lambda b, faster: 1 - jnp.minimum((1 - b) * jnp.exp(faster), most(b))
     return Decision(
         departure[:, :k].at[:, place].add(1.0),
         jnp.exp(step),
         jnp.exp(decay),
-        1 - left * jnp.exp(momentum),
+        kept(first, faster),
+        kept(second, quicker),
         1 - skips,
     )
 
@@ -76,7 +82,7 @@ def mixed(
 ) -> Mixed:
     """The part of `scale_by_gated_rules` that is done leaf by leaf."""
     g, p, before, *_ = rows
-    moments = advance(before, g, do.b1, settings.b2)
+    moments = advance(before, g, do.b1, do.b2)
     place = settings.nominal_of(leaf)
     total, size = jnp.zeros_like(g), jnp.zeros(leaf.layers)
     for number, rule in enumerate(settings.rules):
