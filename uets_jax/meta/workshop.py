@@ -27,7 +27,7 @@ from uets_jax.meta.estimators import compile_window, estimator, sizes_like
 from uets_jax.meta.family import Family, Tasks
 from uets_jax.meta.settings import MetaConfig, fixed
 from uets_jax.meta.validate import scorer
-from uets_jax.train.files import write_json
+from uets_jax.train.files import told, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +160,8 @@ def references(
     A stored curve counts only for the settings, the theta and the family that made it.
     """
     stored = _stored(path)
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     rows = {}
     for i, family in enumerate(families):
         mark = _mark(theta, family, config)
