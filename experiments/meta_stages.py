@@ -45,9 +45,9 @@ class Stage(NamedTuple):
 
 
 STAGES = (
-    Stage(("role_bias",), 0.3, 0.1, 0.03),
+    Stage(("role_bias",), 0.35, 0.1, 0.03),
     Stage(("role_progress", "role_bias"), 0.25, 0.05, 0.01),
-    Stage(("direct",), 0.25, 0.05, 0.01),
+    Stage(("direct",), 0.2, 0.05, 0.01),
     Stage(("output",), 0.2, 0.03, 0.003),
 )
 

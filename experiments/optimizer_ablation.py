@@ -25,6 +25,9 @@ from uets_jax.errors import UserError
 from uets_jax.measure.difference import difference
 from uets_jax.meta.family import Tasks
 from uets_jax.meta.settings import MetaConfig
+from uets_jax.meta.task_gpt import gpt
+from uets_jax.meta.task_text import texts
+from uets_jax.meta.tasks import default_tasks
 from uets_jax.train.files import write_json
 
 ARMS = (
@@ -99,10 +102,14 @@ def short(variant: Variant) -> Variant:
     return dataclasses.replace(variant, stages=(stage,))
 
 
-def few(tasks: Tasks) -> Tasks:
-    """The families that are quick to compile and to run."""
-    return tasks._replace(
-        train=tuple(f for f in tasks.train if f.name.startswith(FAMILIES))
+def few(named: dict[str, np.ndarray]) -> Tasks:
+    """The families that are quick to compile and to run; a text of its own chooses."""
+    *_, last = named
+    tasks = default_tasks(named, meta_gate.VOCAB)
+    source = texts({last: named[last]}, meta_gate.VOCAB)
+    return Tasks(
+        tuple(f for f in tasks.train if f.name.startswith(FAMILIES)),
+        (tasks.valid[0], gpt(source, 16, 1, 32, 32)),
     )
 
 

@@ -74,6 +74,7 @@ UNTUNED: dict[str, tuple[str, dict[str, Any]]] = {
         {"learning_rate": 0.0006, "weight_decay": 0.1, "b2": 0.95},
     ),
 }
+CARRIED = ("adamw", "muon", "learned")  # rules whose settings are taken elsewhere
 ROBUST_TASK = TASKS[0]
 CONDITIONS: tuple[tuple[str, float], ...] = (
     ("learning_rate", 0.1),
@@ -89,7 +90,7 @@ CONDITIONS: tuple[tuple[str, float], ...] = (
     ("horizon", 4.0),
     ("bfloat16", 1.0),
 )
-LATER_SEEDS = 1  # of robustness and untuned
+LATER_SEEDS = 2  # of robustness and untuned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,17 +286,23 @@ class OptimizerPlan:
         return jobs
 
     def untuned(self, results: Results) -> list[Job]:
-        """Defaults, and the tuned settings of the same rules."""
+        """Defaults, and on all other tasks the settings tuned on `ROBUST_TASK`."""
         jobs: list[Job] = []
+        arms = dict(UNTUNED)
+        for rule in CARRIED if ROBUST_TASK in self.tasks else ():
+            settings = self.tuned(ROBUST_TASK, rule, results, jobs)
+            if settings is not None:
+                arms[f"{rule}, tuned on {ROBUST_TASK.name}"] = (rule, settings)
         for task in self.tasks:
-            for label, (rule, settings) in UNTUNED.items():
+            own = arms if task != ROBUST_TASK else UNTUNED
+            for label, (rule, settings) in own.items():
                 for seed in range(1, 1 + LATER_SEEDS):
                     config = configure(self.options, task, rule, settings, 1.0, seed)
-                    own = self.options.named(_plain(label))
-                    name = f"untuned/{task.name}/{own}_s{seed}"
-                    jobs.append(
-                        _job(name, config, task, rule, "untuned", 1.0, {}, label)
-                    )
+                    mark = self.options.digest if rule == "learned" else ""
+                    own_name = "-".join(filter(None, (_plain(label), mark)))
+                    name = f"untuned/{task.name}/{own_name}_s{seed}"
+                    about = (name, config, task, rule, "untuned", 1.0, settings, label)
+                    jobs.append(_job(*about))
         return jobs
 
 

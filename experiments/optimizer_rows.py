@@ -45,7 +45,8 @@ NOTES = {
     ),
     "untuned": (
         "No tuning: `OptimConfig`'s defaults for learned and muon, two usual ones for "
-        "AdamW, warm-up 5 %, WSD. over_own_tuned: mean bits per byte over that of the "
+        "AdamW, warm-up 5 %, WSD; or a rule with what was tuned on the task `narrow`. "
+        "over_own_tuned: mean bits per byte over that of the "
         "same rule with tuned settings, same seeds; 1.03 is 3 % worse. "
         "over_tuned_adamw: over AdamW's tuned."
     ),

@@ -158,6 +158,9 @@ class OptimConfig:
     empty: no gate, the same as muon."""
     gate_every: int = 1
     """With learned: steps between two decisions of the gate."""
+    gate_between: Literal["held", "nominal"] = "held"
+    """With learned: until the next decision the last one holds, or the nominal rule
+    alone with the last multipliers."""
 
 
 @dataclasses.dataclass(frozen=True)

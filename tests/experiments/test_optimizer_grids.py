@@ -9,11 +9,20 @@ def test_every_rule_may_tune_the_rate_of_the_rest(rule):
     """Muon alone with that would be compared with rules that lack a knob."""
     names = [axis.name for axis in RULES[rule]]
     assert names[0] == "learning_rate"
-    ratio = "adam_ratio" if rule in ("muon", "learned") else "rest_ratio"
+    muons = ("muon", "normuon", "learned")
+    ratio = "adam_ratio" if rule in muons else "rest_ratio"
     assert ratio in names
-    assert {"weight_decay", "warmup"} <= {*names}
+    assert "weight_decay" in names
     assert len(names) == 5  # as many as all others
     assert all(hasattr(OptimConfig(), name) for name in names)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_with_a_momentum_may_tune_it(rule):
+    """Short runs want little of it: without that knob a rule is a straw man."""
+    names = {axis.name for axis in RULES[rule]}
+    assert {"b1", "momentum"} & names or rule == "rmsprop"
+    assert "b1" in names or rule in ("rmsprop", "sgd")
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 
 from experiments.optimizer_grids import RULES
 from experiments.optimizer_plan import (
+    CARRIED,
     CONDITIONS,
     LADDER,
     LATER_SEEDS,
@@ -141,6 +143,19 @@ def test_other_weights_are_other_runs():
     one, two = ({j.name for j in plan(digest)({})} for digest in ("aa", "bb"))
     assert len(one - two) == LATER_SEEDS  # the learned rule's alone
     assert all("learned" in name for name in one - two)
+
+
+def test_settings_of_one_task_are_carried_to_the_others():
+    plan = OptimizerPlan(Options(Path("stores"), ("untuned",), ("narrow", "wiki")))
+    results = answer(plan, falls)
+    jobs = [j for j in plan(results) if "tuned on narrow" in dict(j.labels)["arm"]]
+    assert len(jobs) == len(CARRIED) * LATER_SEEDS
+    assert {dict(j.labels)["task"] for j in jobs} == {"wiki"}
+    assert {j.config.optim.learning_rate for j in jobs} == {0.008, 0.01}
+    mine = [j for j in jobs if dict(j.labels)["rule"] == "learned"]
+    other = dataclasses.replace(plan.options, digest="aa")
+    names = {j.name for j in OptimizerPlan(other)(results)}
+    assert not {j.name for j in mine} & names
 
 
 def test_untuned_runs_have_the_defaults():

@@ -51,4 +51,4 @@ def test_a_longer_budget_is_the_same_run_and_another_seed_is_not():
     assert fixed(one) != fixed(dataclasses.replace(one, seed=1))
     assert not {*FREE} & fixed(one).keys()
     assert {*FREE} | fixed(one).keys() == {f.name for f in dataclasses.fields(one)}
-    assert json.loads(json.dumps(fixed(one)))["augment"]["rate"] == 3.0
+    assert json.loads(json.dumps(fixed(one)))["augment"]["rate"] == 1.5

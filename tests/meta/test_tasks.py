@@ -32,7 +32,7 @@ def test_a_hundred_listed_instances_differ_and_validation_is_apart(raw):
 def test_default_tasks_need_no_data():
     tasks = default_tasks()
     assert len(tasks.train) >= 7
-    assert len(tasks.valid) == 2
+    assert len(tasks.valid) == 3
 
 
 def test_all_texts_share_one_vocabulary():

@@ -81,7 +81,7 @@ def test_comparison_is_paired():
     wider = compare(scores, against, np.array([0.5, 0.5]))
     assert wider.mean == pytest.approx(2 * found.mean)
     most = compare(against - 100, against, np.ones(2))
-    assert (most.mean, most.error) == (-1.0, 0.0)
+    assert (most.mean, most.error) == (-3.0, 0.0)
 
 
 def test_better_is_by_more_than_two_errors():

@@ -29,15 +29,15 @@ def rows(scale=1.0, gradient=1.0):
     moments = advance(moments, draw(gradient), jnp.full(2, 0.9), jnp.full(2, 0.95))
     given = (draw(gradient), draw(scale), moments, draw(0.2 * scale))
     start = jnp.full(2, 0.5 * scale)
-    common = features.shared(None, None, None)
+    common = features.shared(None, None, None, jnp.asarray(0))
     return features.of_leaf(leaf, *given, start, common)
 
 
 def test_there_is_a_name_for_every_column_and_all_are_of_size_one():
     x = rows()
-    assert x.shape == (2, len(NAMES)) == (2, 24)
+    assert x.shape == (2, len(NAMES)) == (2, 25)
     assert float(jnp.abs(x).max()) < 3
-    assert features.shared(None, None, None).shape == (11,)
+    assert features.shared(None, None, None, jnp.asarray(0)).shape == (12,)
 
 
 def test_weights_gradients_and_losses_have_no_scale():
@@ -54,7 +54,7 @@ def test_the_first_step_and_zero_weights_are_neutral_and_finite():
     [leaf] = describe(LEAVES, **AXES)
     zero = jnp.zeros((2, 4, 6))
     moments = Moments(zero, zero, jnp.zeros(2), jnp.zeros(2))
-    common = features.shared(None, None, None)
+    common = features.shared(None, None, None, jnp.asarray(0))
 
     def total(g):
         x = features.of_leaf(leaf, g, zero, moments, zero, jnp.zeros(2), common)
@@ -77,9 +77,10 @@ def test_depth_role_and_fans_are_those_of_the_leaf():
 
 
 def test_progress_and_rate_are_seen():
-    given = features.shared(None, jnp.float32(0.5), jnp.float32(0.1))
+    given = features.shared(None, jnp.float32(0.5), jnp.float32(0.1), jnp.asarray(19))
     assert float(given[3]) == pytest.approx(0.0, abs=1e-6)  # the knot at 0.5
     assert float(given[6]) == 1
+    assert float(given[7]) == pytest.approx(np.log(20) / 5)
     assert float(given[-1]) == pytest.approx(np.log(0.1) / 5)
 
 

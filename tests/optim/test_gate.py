@@ -60,9 +60,9 @@ def test_whatever_theta_is_decisions_are_bounded_and_muon_is_for_matrices(
     weights = out[:, :5] + every.nominal
     assert not weights[every.role != 1][:, 1].any()
     assert (weights >= 0).all()
-    for column, bound in zip((5, 6, 7), (1.6, 1.6, 1.0), strict=True):
+    for column, bound in zip((5, 6, 7, 8), (1.6, 1.6, 2.5, 2.5), strict=True):
         assert float(jnp.abs(out[:, column]).max()) <= bound + 1e-6
-    assert {*np.asarray(out[:, 8]).tolist()} <= {0.0, 1.0}
+    assert {*np.asarray(out[:, 9]).tolist()} <= {0.0, 1.0}
     chex.assert_tree_all_finite(out)
 
 
@@ -101,6 +101,21 @@ def test_a_role_has_a_schedule_of_its_own(small, about, key):
     _, out = decide(own, GateSettings(), every, x, h)
     wanted = np.where(every.role == 1, 1.6 * np.tanh(-0.5 / 1.6), 0.0)
     np.testing.assert_allclose(out[:, step], wanted, atol=1e-6)
+
+
+def test_a_decision_can_follow_a_feature_directly(small, about, key):
+    """Here the log of 1 - b1 of every leaf, from its signal-to-noise ratio."""
+    theta, every = init_theta(key), units(small, about, GateSettings())
+    column, see = len(GateSettings().rules) + 2, NAMES.index("signal_to_noise")
+    own = theta._replace(direct=theta.direct.at[see, column].set(0.5))
+    x, h = inputs(len(every.role))
+    apart = decide(own, GateSettings(), every, x, h)[1]
+    plain = decide(theta, GateSettings(), every, x, h)[1]
+    wanted = 2.5 * np.tanh(0.5 * np.asarray(x)[:, see] / 2.5)
+    np.testing.assert_allclose(apart[:, column], wanted, atol=1e-6)
+    np.testing.assert_array_equal(
+        np.delete(apart, column, 1), np.delete(plain, column, 1)
+    )
 
 
 def test_no_division_by_zero_in_slopes(small, about, key):

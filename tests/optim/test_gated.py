@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from uets_jax.config import MeshConfig, OptimConfig
+from uets_jax.errors import UserError
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.scopes import branch
 from uets_jax.optim.gate import GateSettings, init_theta
@@ -236,6 +237,19 @@ def test_decisions_hold_until_the_next_ones(theta, about, small, draw):
     assert float(jnp.abs(fourth - first).max()) > 1e-5
     assert [int(gate_metrics(s)["taken/gate"]) for s in states] == [1, 0, 1]
     assert "taken/gate" not in gate_metrics(run(tx, {}, draw)[1])
+
+
+def test_the_nominal_rule_takes_the_steps_between_decisions(theta, about, small, draw):
+    s = GateSettings(every=3, between="nominal")
+    tx = scale_by_gated_rules(theta, **about, settings=s)
+    states = [run(tx, small, draw, n)[1] for n in (1, 2, 4)]
+    weights = [gate_metrics(s) for s in states]
+    assert [float(w["gate_lion"]) > 1e-3 for w in weights] == [True, False, True]
+    assert float(weights[1]["gate_adam"] + weights[1]["gate_muon"]) == pytest.approx(1)
+    steps = [float(w["gate_step"]) for w in weights]
+    assert steps[0] == steps[1]  # multipliers hold
+    with pytest.raises(UserError, match="'held' or 'nominal', not 'x'"):
+        GateSettings(between="x")
 
 
 def test_a_hybrid_costs_less_between_decisions(theta, about, small):

@@ -31,7 +31,7 @@ def rows(draw, leaf):
 
 def departures(settings, leaf, **columns):
     """Zeros but for the named columns: a rule's is 1 (and the nominal one's -1)."""
-    names = [*settings.rules, "step", "decay", "b1", "skips"]
+    names = [*settings.rules, "step", "decay", "b1", "b2", "skips"]
     out = np.zeros((2, settings.outputs), np.float32)
     for name, value in columns.items():
         out[:, names.index(name)] += value
@@ -74,8 +74,16 @@ def test_steps_and_decays_are_multiplied_and_left_out(draw, theta, leaf):
     )
 
 
-def test_momentum_is_modulated_within_bounds(leaf):
-    of = lambda value: decision(departures(ALL, leaf, b1=value), ALL, leaf).b1
+@pytest.mark.parametrize("name", ["b1", "b2"])
+def test_memory_is_modulated_within_bounds(name, leaf):
+    made = lambda value: decision(departures(ALL, leaf, **{name: value}), ALL, leaf)
+    of = lambda value: getattr(made(value), name)
     np.testing.assert_allclose(of(0.0), 0.95, rtol=1e-6)
     assert 0.86 < float(of(1.0)[0]) < 0.87
     assert 0.98 < float(of(-1.0)[0]) < 0.99
+    np.testing.assert_allclose(of(9.0), 0.1, rtol=1e-6)
+
+
+def test_a_nominal_rule_without_memory_stays_so(leaf):
+    settings = dataclasses.replace(ALL, momentum=0.0)
+    assert not decision(departures(settings, leaf), settings, leaf).b1.any()

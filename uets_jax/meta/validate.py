@@ -13,6 +13,7 @@ from uets_jax.meta.augment import PLAIN
 from uets_jax.meta.episode import Make, run
 from uets_jax.meta.family import Family
 
+MOST = 3.0  # e-folds of steps that a single run counts for
 WORST = 1.0  # what a run counts as that diverged: e times the loss of its start
 
 
@@ -74,10 +75,10 @@ def compare(
       scores: of a theta.
       against: of the one that it is compared with, same seeds.
       scales: of `episode.doubling`: a difference over it is about minus the log of a
-        speed-up. It counts for at most 1 either way, so that no single run decides.
+        speed-up. It counts for at most 3 either way, so that no single run decides.
     """
     apart = np.asarray(scores, np.float64) - np.asarray(against, np.float64)
-    apart = np.clip(apart / np.asarray(scales, np.float64)[:, None], -1.0, 1.0)
+    apart = np.clip(apart / np.asarray(scales, np.float64)[:, None], -MOST, MOST)
     families, seeds = apart.shape
     error = math.sqrt((apart.var(1, ddof=1) / seeds).sum()) / families
     each = tuple(float(x) for x in apart.mean(1))

@@ -36,7 +36,9 @@ class GateSettings:
                 them; "adamw": Adam throughout.
     hidden:     size of the recurrent state.
     recurrent:  False: each decision forgets those before.
-    every:      steps between two decisions; the last one holds in between.
+    every:      steps between two decisions.
+    between:    what holds until the next: "held", the last decision, or "nominal", the
+                nominal rule alone, with the last multipliers.
     skip:       the gate may leave out the update of a layer; its moments go on.
     cautious:   decay never opposes the step (Chen et al. 2025, arXiv:2510.12402).
     step_bound, decay_bound, momentum_bound: of the logs of the multipliers; the last
@@ -56,6 +58,7 @@ class GateSettings:
     hidden: int = 8
     recurrent: bool = True
     every: int = 1
+    between: str = "held"
     skip: bool = False
     cautious: bool = False
     step_bound: float = 1.6
@@ -76,6 +79,8 @@ class GateSettings:
                 raise UserError(f"gate.rules: {rule!r}: {nearest(str(rule), RULES)}")
         if self.nominal not in ("muon", "adamw"):
             raise UserError(f"gate.nominal: 'muon' or 'adamw', not {self.nominal!r}")
+        if self.between not in ("held", "nominal"):
+            raise UserError(f"gate.between: 'held' or 'nominal', not {self.between!r}")
         for rule in ("adam", *(["muon"] if self.nominal == "muon" else [])):
             if rule not in self.rules:
                 raise UserError(f"gate.rules: the nominal rule needs {rule!r}")

@@ -117,7 +117,11 @@ def scale_by_gated_rules(
             theta, settings, leaves, seen, rows, common, branch
         )
         reverted = features.diverges(seen.losses, settings.divergence)
-        used = split(leaves, jnp.where(reverted, 0.0, departures))
+        used = departures
+        if settings.between == "nominal":
+            k = len(settings.rules)
+            used = used.at[:, :k].set(jnp.where(decided, used[:, :k], 0.0))
+        used = split(leaves, jnp.where(reverted, 0.0, used))
         acts = [decision(d, settings, x) for x, d in zip(leaves, used, strict=True)]
         out = [
             mixed(theta, settings, leaf, do, row, weight_decay)

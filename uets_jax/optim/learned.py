@@ -47,6 +47,7 @@ def learned(
     roles: Tree | None = None,
     settings: GateSettings | None = None,
     every: int | None = None,
+    between: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The gated mixture of update rules, as a whole optimizer.
 
@@ -70,11 +71,17 @@ def learned(
       decayed, layer_axis, roles: see `scale_by_gated_rules`.
       settings: of a theta or without weights; files bring their own.
       every: steps between two decisions of the gate; None: as the settings have it.
+      between: "held" or "nominal", see `GateSettings`; likewise.
+
+    With `optax.inject_hyperparams` name the arguments that are no arrays:
+    `static_args=("weights", "matrices", "decayed", "layer_axis", "roles", "settings",
+    "every", "between")`.
 
     Raises:
       UserError: for a file that can't be read, or weights and settings that don't fit.
     """
-    changes = {} if every is None else {"every": every}
+    given = {"every": every, "between": between}
+    changes = {name: value for name, value in given.items() if value is not None}
     theta, settings = resolved(weights, settings, **changes)
     rule = scale_by_gated_rules(
         theta,
@@ -151,7 +158,8 @@ def _of_config(config: OptimConfig) -> tuple[GateTheta | None, GateSettings]:
     plain = OptimConfig()
     given = {name: getattr(config, name) for name in same}
     changes = {k: v for k, v in given.items() if v != getattr(plain, k)}
-    return resolved(config.weights, every=config.gate_every, **changes)
+    changes |= {"every": config.gate_every, "between": config.gate_between}
+    return resolved(config.weights, **changes)
 
 
 def resolved(
