@@ -179,6 +179,19 @@ def test_a_leaf_of_size_0_is_not_learned(name):
     assert float(other["a"]) != float(found["a"])  # b is used all the same
 
 
+def test_part_of_a_leaf_can_be_learned():
+    problem = decay()
+    first = problem._replace(
+        step=lambda theta, *rest: problem.step(theta.mean(), *rest),
+    )
+    theta, mask = jnp.asarray([0.4, 0.4, 0.4]), jnp.asarray([True, False, True])
+    made = estimator("nres", first, 64, WINDOW)
+    carry = made.init(theta, jax.random.key(0))
+    given = (theta, carry, jax.random.key(1), sizes_like(theta, 0.1, mask))
+    found = jax.jit(made.window)(*given)[0]
+    np.testing.assert_array_equal(found != 0, mask)
+
+
 def test_episodes_are_out_of_step_and_replaced():
     made = estimator("nres", decay(), 64, WINDOW)
     carry, finished = made.init(jnp.asarray(0.4), jax.random.key(0)), 0
