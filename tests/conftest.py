@@ -1,15 +1,41 @@
 """Strict numerics, eight virtual devices and one TINY config for every test."""
 
 import functools
+import importlib.util
+import mmap
 import os
 import pathlib
 import tempfile
+
+
+def known_to_xla(flag: str) -> bool:
+    """Whether the installed jaxlib has the flag: an unknown one ends the process."""
+    spec = importlib.util.find_spec("jaxlib")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for path in (p for f in folders for p in pathlib.Path(f).glob("*.so*")):
+        if path.stat().st_size > 1 << 26:
+            with (
+                path.open("rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library,
+            ):
+                if library.find(flag.encode()) >= 0:
+                    return True
+    return False
+
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 CACHE = pathlib.Path(tempfile.gettempdir(), f"uets_jax_tests_{os.getuid()}")
 os.environ.setdefault("UETS_CACHE", str(CACHE))
 # each program runs but a few times, so most of a test is its compilation
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if "XLA_FLAGS" not in os.environ:  # workers and subprocesses inherit it
+    quick = {
+        "xla_cpu_use_fusion_emitters": "false",  # four times as fast to compile
+        "xla_cpu_parallel_codegen_split_count": "1",
+    }
+    os.environ["XLA_FLAGS"] = " ".join(
+        f"--{flag}={value}" for flag, value in quick.items() if known_to_xla(flag)
+    )
 
 import hypothesis
 import jax
