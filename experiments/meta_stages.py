@@ -1,9 +1,9 @@
 """Meta-training in stages: few weights with much noise first, then more of them.
 
     1  role_bias                  32 numbers: mixture, step, decay, momentum of a role
-    2  role_progress, role_bias   how they change over the run
-    3  direct                     how they depend on what the gate sees
-    4  output                     how they depend on what it has seen
+    2  direct                     how steps and memories follow noise, rate, age
+    3  role_progress              how those of a role change over the run
+    4  output                     how all depends on what the gate has seen
 
 The recurrent part keeps its random weights, as in an echo state network (Jaeger 2001):
 an evolution strategy's noise grows with the number of weights that it moves. Each stage
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
+from jaxtyping import Bool
 
 from uets_jax.meta.augment import PLAIN, AugmentConfig
 from uets_jax.meta.family import Tasks
@@ -25,7 +27,8 @@ from uets_jax.meta.settings import MetaConfig
 from uets_jax.meta.trainer import Result, meta_train
 from uets_jax.meta.workshop import Workshop
 from uets_jax.models.axes import hidden_matrix, is_matrix, layer_axis, map_axes, role
-from uets_jax.optim.gate import GateSettings, GateTheta, init_theta
+from uets_jax.optim.features import NAMES, PROGRESS
+from uets_jax.optim.gate import OUTPUTS, GateSettings, GateTheta, init_theta
 from uets_jax.optim.gated import scale_by_gated_rules
 from uets_jax.optim.learned import minus_rate
 from uets_jax.types import Params
@@ -35,19 +38,53 @@ RATE, DECAY = 0.02, 0.1  # where a task gives none
 
 class Stage(NamedTuple):
     """fields: of theta that are learned. share: of the budget. sigma: of the noise.
-    rate: of AdamW on theta, at first; a tenth of it at the end.
+    rate: of AdamW on theta, at first; a tenth of it at the end. features, outputs: of
+    `direct` and `role_progress`, that are learned; none named: all.
     """
 
     fields: tuple[str, ...]
     share: float
     sigma: float
     rate: float
+    features: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    def learned(self, theta: GateTheta, settings: GateSettings) -> GateTheta:
+        """Which numbers of theta are learned: a mask or a bool for each array."""
+        columns = _which((*settings.rules, *OUTPUTS), self.outputs)
+        rows = {"direct": NAMES, "role_progress": PROGRESS}
+
+        def mask(name: str, field: Any) -> Any:
+            if name in self.fields and name in rows:
+                return _which(rows[name], self.features)[:, None] & columns
+            return jax.tree.map(lambda _: name in self.fields, field)
+
+        return GateTheta(*(mask(n, field) for n, field in theta._asdict().items()))
 
 
+def _which(names: tuple[str, ...], chosen: tuple[str, ...]) -> Bool[np.ndarray, " n"]:
+    return np.array([not chosen or name in chosen for name in names])
+
+
+_MEMORY = ("b1", "b2")
 STAGES = (
     Stage(("role_bias",), 0.35, 0.1, 0.03),
-    Stage(("role_progress", "role_bias"), 0.25, 0.05, 0.01),
-    Stage(("direct",), 0.2, 0.05, 0.01),
+    Stage(
+        ("direct",),
+        0.25,
+        0.1,
+        0.03,
+        ("signal_to_noise", "gradient_momentum", "rate", "age"),
+        ("step", *_MEMORY),
+    ),
+    Stage(
+        ("role_progress",),
+        0.2,
+        0.1,
+        0.02,
+        ("progress_0.1", "progress_0.5", "progress_0.9"),
+        ("step", "b1"),
+    ),
     Stage(("output",), 0.2, 0.03, 0.003),
 )
 
@@ -67,7 +104,7 @@ VARIANTS = {
     "gate": Variant(),
     "bias": Variant(stages=(STAGES[0]._replace(share=1.0),)),
     "schedule": Variant(
-        stages=(STAGES[0]._replace(share=0.4), STAGES[1]._replace(share=0.6)),
+        stages=(STAGES[0]._replace(share=0.6), STAGES[2]._replace(share=0.4)),
     ),
     "all_weights": Variant(
         stages=(Stage(GateTheta._fields[:-1], 1.0, 0.05, 0.01),),
@@ -144,12 +181,7 @@ def learn(
             last_rate=stage.rate / 10,
         )
         told(f"stage {number}: {', '.join(stage.fields)}")
-        learned = GateTheta(
-            *(
-                jax.tree.map(lambda _, yes=name in stage.fields: yes, field)
-                for name, field in theta._asdict().items()
-            )
-        )
+        learned = stage.learned(theta, variant.settings)
         given = (rule, theta, tasks, own, runs / f"stage-{number}")
         results.append(meta_train(*given, learned=learned, shop=shop))
         theta = results[-1].theta

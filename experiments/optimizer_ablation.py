@@ -1,14 +1,14 @@
 """What each part of the learned optimizer is worth: short meta-trainings, then runs.
 
 Every arm gets as much time (`--minutes`, compilation and checks included) on the same
-few families, in one stage; its weights train the language model `narrow` with the
-tuned settings of the rule that they depart from, at equal steps.
+few families, in the stages of its variant; its weights train the language model
+`narrow` with the tuned settings of the rule that they depart from, at equal steps.
 """
 
 import argparse
-import dataclasses
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from experiments import meta_gate
-from experiments.meta_stages import VARIANTS, Stage, Variant
+from experiments.meta_stages import VARIANTS
 from experiments.optimizer_plan import TASKS, Options, configure, runs_of
 from experiments.optimizer_rows import bits
 from experiments.records import read_record, write_record
@@ -43,16 +43,15 @@ ARMS = (
     ("gate", 2),
 )
 FAMILIES = ("quadratic-8x16", "mlp-32-relu", "gpt-24x2x32/words", "gpt-16x1x32/")
-SIGMA, RATE = 0.07, 0.02
 TASK = TASKS[0]
 SEEDS = 3
 NOTE = (
-    "Meta-trainings of equal time on the same few families, one stage, then the task "
-    "`narrow` at AdamW's steps with the tuned settings of the nominal rule (Muon, for "
+    "Meta-trainings of equal time on the same few families, then the task `narrow` "
+    "at AdamW's steps with the tuned settings of the nominal rule (Muon, for "
     "no_muon AdamW). difference_nominal: of bits per byte to that rule alone, paired "
     "over seeds, below 0 is better, with a t-interval. gain: of meta-training on "
-    "held-out families, see optimizer.meta_cost. bias: 32 numbers, the same whatever "
-    "the gate sees. schedule: that, and how it changes over the run. "
+    "held-out families, the sum over stages, see optimizer.meta_cost. bias: constants "
+    "by role. schedule: those, and how they change over the run. "
     "all_weights: the recurrent part is learned, too."
 )
 Record = Mapping[str, Any]
@@ -79,7 +78,7 @@ def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
         return
     found = run_queue(functools.partial(plan, given.stores, folder, settings), folder)
     made = rows(list(found.values()), costs(folder))
-    about = {"minutes": given.minutes, "families": list(FAMILIES), "sigma": SIGMA}
+    about = {"minutes": given.minutes, "families": list(FAMILIES)}
     print(write_record("optimizer.ablation", made, said, about, NOTE, given.out))
 
 
@@ -90,16 +89,8 @@ def learn(arm: str, seed: int, minutes: float, data: Path, folder: Path) -> None
         if not mine or path.exists():
             return
         config = MetaConfig(minutes=minutes, validate=1 << 20)
-        variant = short(VARIANTS[arm])
-        made = meta_gate.trained(arm, variant, seed, config, data, folder, few)
+        made = meta_gate.trained(arm, VARIANTS[arm], seed, config, data, folder, few)
         write_json(path, {"rows": made.rows})
-
-
-def short(variant: Variant) -> Variant:
-    """The variant with all of its fields in one stage."""
-    every = (field for stage in variant.stages for field in stage.fields)
-    stage = Stage(tuple(dict.fromkeys(every)), 1.0, SIGMA, RATE)
-    return dataclasses.replace(variant, stages=(stage,))
 
 
 def few(named: dict[str, np.ndarray]) -> Tasks:
@@ -167,8 +158,9 @@ def rows(
         paid = spent.get((arm, meta_seed), ())
         row["updates"] = sum(r["updates"] for r in paid) if paid else None
         row["core_seconds"] = sum(r["core_seconds"] for r in paid) if paid else None
-        row["gain"] = paid[-1]["gain"] if paid else None
-        row["gain_error"] = paid[-1]["gain_error"] if paid else None
+        row["gain"] = sum(r["gain"] for r in paid) if paid else None
+        errors = [r["gain_error"] for r in paid]
+        row["gain_error"] = math.hypot(*errors) if paid else None
         found.append(row)
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.optimizer_grids import RULES
 from experiments.optimizer_plan import runs_of
 from uets_jax.measure.difference import break_even, difference
 from uets_jax.measure.target import Curve, Interval, Target, budget_at, ratio
@@ -80,7 +81,7 @@ def compare_rows(
             if (runs := runs_of(mine, arm=name, share=1.0))
         }
         steps = float(base[0]["steps"])
-        for arm in _in_order(mine, "arm"):
+        for arm in sorted(_in_order(mine, "arm"), key=[*RULES].index):
             curve = curve_of(runs_of(mine, arm=arm))
             row = {
                 "task": task,

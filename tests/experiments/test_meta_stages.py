@@ -11,7 +11,8 @@ from uets_jax.meta.settings import MetaConfig
 from uets_jax.meta.task_quadratic import quadratic
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
-from uets_jax.optim.gate import GateSettings, check_theta, init_theta
+from uets_jax.optim.features import NAMES
+from uets_jax.optim.gate import OUTPUTS, GateSettings, check_theta, init_theta
 
 
 def test_a_gate_that_trusts_the_nominal_rule_is_near_it(batch):
@@ -41,6 +42,22 @@ def test_stages_name_fields_and_share_the_budget(name):
     assert sum(stage.share for stage in variant.stages) == pytest.approx(1)
     for stage in variant.stages:
         assert all(getattr(theta, field) is not None for field in stage.fields)
+
+
+def test_a_stage_learns_the_numbers_that_it_names():
+    settings = GateSettings()
+    theta = init_theta(jax.random.key(0), settings)
+    learned = STAGES[1].learned(theta, settings)
+    assert learned.direct.shape == theta.direct.shape
+    assert learned.direct.sum() == len(STAGES[1].features) * len(STAGES[1].outputs)
+    column = len(settings.rules) + OUTPUTS.index("b1")
+    assert learned.direct[NAMES.index("age"), column]
+    assert not learned.direct[NAMES.index("age"), 0]
+    assert not learned.role_bias
+    assert not learned.output
+    for stage in (s for v in VARIANTS.values() for s in v.stages):
+        assert {*stage.features} <= {*NAMES}
+        assert {*stage.outputs} <= {*OUTPUTS}
 
 
 def test_only_the_fields_of_a_stage_move(tmp_path):

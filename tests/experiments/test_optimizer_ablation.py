@@ -16,7 +16,6 @@ from experiments.optimizer_ablation import (
     learn,
     plan,
     rows,
-    short,
     tuned,
 )
 from experiments.records import write_record
@@ -48,7 +47,8 @@ def weights(monkeypatch, tmp_path):
 
 
 def test_an_arm_is_learned_once(weights):
-    assert weights.called == [("gate", 0, 5.0, 1), ("no_muon", 0, 5.0, 1)]
+    stages = len(VARIANTS["gate"].stages)
+    assert weights.called == [("gate", 0, 5.0, stages), ("no_muon", 0, 5.0, stages)]
     assert {*costs(weights.folder)} == {("gate", 0), ("no_muon", 0)}
 
 
@@ -110,14 +110,9 @@ def test_settings_are_those_of_the_best_trial(tmp_path):
     json.dumps(tuned(tmp_path))
 
 
-def test_arms_are_variants_in_one_stage_on_few_families():
+def test_arms_are_variants_on_few_families():
     assert len({*ARMS}) == len(ARMS)
-    for arm, _ in ARMS:
-        [stage] = short(VARIANTS[arm]).stages
-        assert stage.share == 1.0
-        every = {f for part in VARIANTS[arm].stages for f in part.fields}
-        assert {*stage.fields} == every
-        assert len(stage.fields) == len(every)
+    assert {arm for arm, _ in ARMS} <= {*VARIANTS}
     ids = np.random.default_rng(0).integers(0, 256, 20_000).astype(np.int32)
     tasks = few({"a": ids, "b": ids})
     names = [family.name for family in tasks.train]

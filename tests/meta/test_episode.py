@@ -46,7 +46,10 @@ def test_values_add_up_to_the_objective(toy, family):
 
 
 def test_the_nominal_rule_is_worth_nothing(toy, family):
-    """On average; the curve is that of the rule itself."""
+    """On average; the curve is that of the rule itself.
+
+    A little below 0, as better runs count for up to 3 and worse ones for 1.
+    """
 
     @jax.jit
     def mean(key):
@@ -63,7 +66,7 @@ def test_the_nominal_rule_is_worth_nothing(toy, family):
         return jax.vmap(whole)(jax.random.split(two, 256)).mean(), against
 
     value, against = mean(jax.random.key(0))
-    assert abs(float(value)) < 0.1
+    assert -0.25 < float(value) < 0.05
     assert against.curve.shape == (33,)
     assert float(against.scale) >= 0.02
 

@@ -64,9 +64,9 @@ def test_comparison_by_hand():
     one = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 6.0]])
     two = np.array([[2.0, 2.0, 2.0], [1.0, 1.0, 1.0]])
     found = compare(one, two, np.array([2.0, 1.0]))
-    # apart by (-1, 0, 1) / 2 and by (-1, -1, 1): variances 1 / 4 and 4 / 3
-    assert found.mean == pytest.approx((0 - 1 / 3) / 2)
-    assert found.error == pytest.approx((1 / 12 + 4 / 9) ** 0.5 / 2)
+    # apart by (-1, 0, 1) / 2 and by (-1, -1, 3): variances 1 / 4 and 16 / 3
+    assert found.mean == pytest.approx((0 + 1 / 3) / 2)
+    assert found.error == pytest.approx((1 / 12 + 16 / 9) ** 0.5 / 2)
     assert not found.better
 
 

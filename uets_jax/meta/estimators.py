@@ -38,8 +38,8 @@ class Estimator(NamedTuple):
     """init:   (theta, key) -> Carry.
     window: (theta, carry, key, sizes) -> (gradient like theta, Carry, metrics).
 
-    `sizes`: like theta, a scalar for each leaf: the standard deviation of its noise,
-    traced; a leaf whose size is 0 is not learned, its gradient is 0.
+    `sizes`: like theta, the standard deviation of the noise of every number, traced;
+    a number whose size is 0 is not learned, its gradient is 0.
 
     The gradient is of the mean value of a step, averaged over the windows of an
     episode. Metrics: `value` of the window, `finished` episodes, share `broken` of
@@ -52,7 +52,13 @@ class Estimator(NamedTuple):
 
 
 def sizes_like(theta: Any, sigma: float, learned: Any = None) -> Any:
-    """`sizes` of an estimator: sigma, and 0 where `learned`, a tree of bools, is False.
+    """`sizes` of an estimator: sigma, and 0 where `learned` is False.
+
+    Args:
+      theta: what is learned.
+      sigma: above 0.
+      learned: like theta; for each leaf a bool, or a mask that broadcasts to it. None:
+        all is learned.
 
     Raises:
       UserError: if sigma is not above 0 or nothing is learned.
@@ -61,10 +67,14 @@ def sizes_like(theta: Any, sigma: float, learned: Any = None) -> Any:
         raise UserError("estimator.sigma: must be above 0")
     if learned is None:
         learned = jax.tree.map(lambda _: True, theta)
-    if not any(jax.tree.leaves(learned)):
+
+    def size(x: Any, mask: Any) -> Array:
+        return sigma * jnp.broadcast_to(jnp.asarray(mask, jnp.float32), jnp.shape(x))
+
+    sizes = jax.tree.map(size, theta, learned)
+    if not any(bool(s.any()) for s in jax.tree.leaves(sizes)):
         raise UserError("estimator: no leaf of theta is to be learned")
-    size = lambda _, yes: jnp.asarray(sigma if yes else 0.0, jnp.float32)
-    return jax.tree.map(size, theta, learned)
+    return sizes
 
 
 def estimator(name: str, problem: Problem, episodes: int, window: int) -> Estimator:
@@ -206,6 +216,6 @@ def _signed(theta: Any, noise: Any, sizes: Any) -> Any:
     return jax.tree.map(both, theta, noise, sizes)
 
 
-def _weighted(by: Float[Array, " n"], noise: Array, size: Float[Array, ""]) -> Array:
+def _weighted(by: Float[Array, " n"], noise: Array, size: Array) -> Array:
     total = jnp.tensordot(by.astype(noise.dtype), noise, 1) / len(by)
     return jnp.where(size > 0, total / jnp.where(size > 0, size, 1.0), 0.0)

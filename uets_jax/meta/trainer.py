@@ -98,7 +98,7 @@ def meta_train(
       tasks: families to learn on and families to choose by.
       config: budget and settings.
       out: folder of the run.
-      learned: like theta0, False for leaves that stay as they are; None: all learn.
+      learned: like theta0, False (or a mask) for what stays as it is; None: all learn.
       nominal: rule and theta that the reference curves are of; None: make, theta0.
       shop: what an earlier run of the same rule and tasks has compiled.
       mesh: over whose first axis the episodes are split; None: one device.

@@ -22,7 +22,8 @@ from uets_jax.optim.leaves import ROLES, Leaf
 from uets_jax.optim.mlp import MlpTheta, init_mlp
 
 RULES = ("adam", "muon", "lion", "momentum", "mlp")
-EXTRA = 5  # outputs beside the rules: step, decay, 1 - b1, 1 - b2, skip
+OUTPUTS = ("step", "decay", "b1", "b2", "skip")  # of the gate, beside the rules
+EXTRA = len(OUTPUTS)
 NOMINAL_BIAS = 5.0  # of the nominal rule's logit: its weight among five is 0.97
 AWAKE = -4.0  # bias of the output that skips
 
