@@ -1,6 +1,6 @@
 """Meta-training in stages: few weights with much noise first, then more of them.
 
-    1  role_bias                  32 numbers: mixture, step, decay, momentum of a role
+    1  role_bias                  36 numbers: mixture, step, decay, memories of a role
     2  direct                     how steps and memories follow noise, rate, age
     3  role_progress              how those of a role change over the run
     4  output                     how all depends on what the gate has seen

@@ -1,8 +1,8 @@
 """What is searched for each update rule: its settings, most sensitive first.
 
 Every rule has a multiple of its rate for embeddings, head and norms, the decays of its
-moments, and as many settings and trials as the others. The warm-up is 5 % of the steps:
-in searches that had it for an axis, the best of every rule was that.
+moments, and as many settings and trials as the others. The warm-up is 5 % of the steps
+but for rules with fewer decays, which have it in their place.
 """
 
 from experiments.search import Axis

@@ -39,22 +39,19 @@ def test_values_add_up_to_the_objective(toy, family):
         return values(parts.advance), values(steps.step)
 
     falls, got = both(jax.random.key(0))
-    c = np.clip(np.asarray(falls) + np.arange(40) / 40, -3, 1)
+    c = np.clip(np.asarray(falls) + np.arange(40) / 40, -3, 3)
     np.testing.assert_allclose(
         got.mean(), 0.2 * c.mean() + 0.8 * c[-10:].mean(), rtol=1e-4
     )
 
 
 def test_the_nominal_rule_is_worth_nothing(toy, family):
-    """On average; the curve is that of the rule itself.
-
-    A little below 0, as better runs count for up to 3 and worse ones for 1.
-    """
+    """On average; the curve is that of the rule itself."""
 
     @jax.jit
     def mean(key):
         one, two = jax.random.split(key)
-        against = reference(toy.make, toy.start, family, PLAIN, one, 256)
+        against = reference(toy.make, toy.start, family, PLAIN, one, 4096)
         steps = problem(toy.make, family, PLAIN, 10, against)
 
         def whole(key):
@@ -63,10 +60,10 @@ def test_the_nominal_rule_is_worth_nothing(toy, family):
             first = steps.start(toy.start, episode)
             return jax.lax.scan(body, first, jnp.arange(40))[1].mean()
 
-        return jax.vmap(whole)(jax.random.split(two, 256)).mean(), against
+        return jax.vmap(whole)(jax.random.split(two, 4096)).mean(), against
 
     value, against = mean(jax.random.key(0))
-    assert -0.25 < float(value) < 0.05
+    assert abs(float(value)) < 0.1
     assert against.curve.shape == (33,)
     assert float(against.scale) >= 0.02
 

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from uets_jax.errors import UserError
 from uets_jax.meta.augment import PLAIN
 from uets_jax.meta.episode import doubling, mean_curve, reference
+from uets_jax.meta.family import Tasks
 from uets_jax.meta.settings import MetaConfig
 from uets_jax.meta.validate import scorer
-from uets_jax.meta.workshop import Scoring, bench, flops_of, references
+from uets_jax.meta.workshop import Scoring, Workshop, bench, flops_of, references
 
 CONFIG = MetaConfig(updates=1, episodes=4, window=5, reference=2, augment=PLAIN)
 
@@ -107,3 +109,17 @@ def test_scores_are_stacked_by_family(toy, bowl):
     assert scoring.scales == kept
     ratio = scoring.flops(toy.start, 6) / scoring.flops(toy.start, 3)
     assert ratio == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_workshop_is_shared_by_equal_runs_only(toy, bowl, tmp_path):
+    tasks = Tasks((bowl("one"),), (bowl("two"),))
+    shop = Workshop(toy.make, toy.start, tasks, CONFIG, tmp_path / "own" / "r.json")
+    assert [*shop.benches] == ["one"]
+    free = dataclasses.replace(CONFIG, sigma=0.5, rate=0.1, seed=3)
+    shop.check(toy.make, tasks, free, None)
+    for make, config in (
+        (moved, CONFIG),
+        (toy.make, dataclasses.replace(CONFIG, episodes=CONFIG.episodes * 2)),
+    ):
+        with pytest.raises(UserError, match="another rule or settings"):
+            shop.check(make, tasks, config, None)

@@ -24,6 +24,7 @@ from uets_jax.types import Hypers, Params
 Make = Callable[[Any], optax.GradientTransformationExtraArgs]
 
 WARMUP, KNOTS, LEAST = 0.05, 33, 0.02
+MOST = 3.0  # e-folds of steps that a single run counts for, either way
 _TINY, _START = 1e-12, 2**31 - 1
 
 
@@ -127,9 +128,9 @@ def run(make: Make, family: Family, augment: AugmentConfig, window: int = 1) -> 
 def problem(
     make: Make, family: Family, augment: AugmentConfig, window: int, against: Reference
 ) -> Problem:
-    """The objective of meta-training, to be minimised: in [-3, 1], 0 for the nominal.
+    """The objective of meta-training, to be minimised: in [-3, 3], 0 for the nominal.
 
-    c(t) = clip((log(loss / first) - curve(t / T)) / scale, -3, 1), and 1 where the loss
+    c(t) = clip((log(loss / first) - curve(t / T)) / scale, -3, 3), and 3 where the loss
     is not finite. An episode is worth 0.2 mean c + 0.8 mean c over its last window;
     a window's mean of the values of `step` adds up to that over an episode.
     """
@@ -141,12 +142,12 @@ def problem(
         inner, fall = parts.advance(theta, inner, episode, t)
         steps = episode.drawn.horizon
         nominal = jnp.interp(t / steps, grid, against.curve)
-        c = jnp.clip((fall - nominal) / against.scale, -3.0, 1.0)
+        c = jnp.clip((fall - nominal) / against.scale, -MOST, MOST)
         last = jnp.where(t >= steps - window, steps / window, 0.0)
-        return inner, (0.2 + 0.8 * last) * jnp.where(jnp.isfinite(fall), c, 1.0)
+        return inner, (0.2 + 0.8 * last) * jnp.where(jnp.isfinite(fall), c, MOST)
 
     horizon = lambda episode: episode.drawn.horizon
-    return Problem(parts.begin, parts.start, step, horizon)
+    return Problem(parts.begin, parts.start, step, horizon, MOST)
 
 
 def reference(

@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from uets_jax.meta.augment import PLAIN
-from uets_jax.meta.episode import Make, run
+from uets_jax.meta.episode import MOST, Make, run
 from uets_jax.meta.family import Family
 
-MOST = 3.0  # e-folds of steps that a single run counts for
 WORST = 1.0  # what a run counts as that diverged: e times the loss of its start
 
 

@@ -218,7 +218,7 @@ def decide(
     memory = settings.momentum_bound
     bounds = (settings.step_bound, settings.decay_bound, memory, memory)
     logs = [b * jnp.tanh(raw[:, k + i] / b) for i, b in enumerate(bounds)]
-    skips = (raw[:, k + 4] > 0) if settings.skip else jnp.zeros(len(raw), bool)
+    skips = (raw[:, -1] > 0) if settings.skip else jnp.zeros(len(raw), bool)
     rest = jnp.stack([*logs, skips.astype(jnp.float32)], 1)
     return hidden, jnp.concatenate([weights, rest], 1)
 
