@@ -1,7 +1,8 @@
 """Meta-training of the gate: texts, stages, record, and the weights that are shipped.
 
-Learned on made-up and real tasks (`uets_jax.meta.tasks`); real text is bytes of four
-domains of the multi-domain corpus, the last of which only chooses between weights.
+Learned on made-up and real tasks (`uets_jax.meta.tasks`); real text is four domains of
+the multi-domain corpus, as bytes and coded in a vocabulary of 1,024; the last of them
+only chooses between weights.
 WikiText-2 and the encyclopedic domain are never read: the comparison is made there.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from experiments.meta_stages import VARIANTS, Learned, Variant, learn
 from experiments.records import write_record
+from uets_jax.data.bpe import train_bpe
 from uets_jax.errors import UserError
 from uets_jax.measure.machine import commit
 from uets_jax.meta.family import Tasks
@@ -29,9 +31,21 @@ from uets_jax.train.session import use_compilation_cache
 DOMAINS = ("code", "fiction", "legal", "qa_dialogue")  # the last: validation
 BYTES = 1_000_000  # of each
 VOCAB = 256  # bytes
+CODED_VOCAB = 1024  # of a byte-level BPE, trained on all of them but the last
 
 
-def read_texts(folder: Path) -> dict[str, np.ndarray]:
+class Texts(NamedTuple):
+    """Token ids [n] of each domain: bytes, and coded by the BPE."""
+
+    plain: dict[str, np.ndarray]
+    coded: dict[str, np.ndarray]
+
+    def tasks(self) -> Tasks:
+        """Of the shipped gate."""
+        return default_tasks(self.plain, VOCAB, self.coded, CODED_VOCAB)
+
+
+def read_texts(folder: Path) -> Texts:
     """The first bytes of each domain.
 
     Raises:
@@ -55,7 +69,18 @@ def read_texts(folder: Path) -> dict[str, np.ndarray]:
     for name, text in ids.items():
         if len(text) < BYTES // 10:
             raise UserError(f"{path}: only {len(text)} bytes of {name}")
-    return ids
+    return Texts(
+        ids, coded({name: bytes(text[:BYTES]) for name, text in found.items()})
+    )
+
+
+def coded(texts: dict[str, bytes]) -> dict[str, np.ndarray]:
+    """Token ids by NAME-bpe, by a BPE that has not seen the last text."""
+    words = {name: text.decode("utf-8", "ignore") for name, text in texts.items()}
+    *own, _ = words.values()
+    coder = train_bpe(own, CODED_VOCAB)
+    ids = coder.encode_batch(words.values())
+    return {f"{name}-bpe": x for name, x in zip(words, ids, strict=True)}
 
 
 class Trained(NamedTuple):
@@ -74,9 +99,7 @@ def trained(
     config: MetaConfig,
     data: Path,
     runs: Path,
-    choose: Callable[[dict[str, np.ndarray]], Tasks] = lambda texts: default_tasks(
-        texts, VOCAB
-    ),
+    choose: Callable[[Texts], Tasks] = Texts.tasks,
 ) -> Trained:
     """Meta-trains a variant; the weights are written into its folder.
 

@@ -3,7 +3,7 @@
     1  role_bias                  36 numbers: mixture, step, decay, memories of a role
     2  direct                     how steps and memories follow noise, rate, age
     3  role_progress              how those of a role change over the run
-    4  output                     how all depends on what the gate has seen
+    4  output                     how steps and memories depend on what it has seen
 
 The recurrent part keeps its random weights, as in an echo state network (Jaeger 2001):
 an evolution strategy's noise grows with the number of weights that it moves. Each stage
@@ -38,8 +38,9 @@ RATE, DECAY = 0.02, 0.1  # where a task gives none
 
 class Stage(NamedTuple):
     """fields: of theta that are learned. share: of the budget. sigma: of the noise.
-    rate: of AdamW on theta, at first; a tenth of it at the end. features, outputs: of
-    `direct` and `role_progress`, that are learned; none named: all.
+    rate: of AdamW on theta, at first; a tenth of it at the end. features: of `direct`
+    and `role_progress`, outputs: of these and `output`, that are learned; none named:
+    all.
     """
 
     fields: tuple[str, ...]
@@ -55,6 +56,8 @@ class Stage(NamedTuple):
         rows = {"direct": NAMES, "role_progress": PROGRESS}
 
         def mask(name: str, field: Any) -> Any:
+            if name == "output" and name in self.fields:
+                return np.ones((len(field), 1), bool) & columns
             if name in self.fields and name in rows:
                 return _which(rows[name], self.features)[:, None] & columns
             return jax.tree.map(lambda _: name in self.fields, field)
@@ -68,7 +71,7 @@ def _which(names: tuple[str, ...], chosen: tuple[str, ...]) -> Bool[np.ndarray, 
 
 _MEMORY = ("b1", "b2")
 STAGES = (
-    Stage(("role_bias",), 0.35, 0.1, 0.03),
+    Stage(("role_bias",), 0.4, 0.1, 0.03),
     Stage(
         ("direct",),
         0.25,
@@ -79,13 +82,13 @@ STAGES = (
     ),
     Stage(
         ("role_progress",),
-        0.2,
+        0.15,
         0.1,
         0.02,
         ("progress_0.1", "progress_0.5", "progress_0.9"),
         ("step", "b1"),
     ),
-    Stage(("output",), 0.2, 0.03, 0.003),
+    Stage(("output",), 0.2, 0.1, 0.02, outputs=("step", *_MEMORY)),
 )
 
 

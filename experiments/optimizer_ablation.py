@@ -27,7 +27,6 @@ from uets_jax.meta.family import Tasks
 from uets_jax.meta.settings import MetaConfig
 from uets_jax.meta.task_gpt import gpt
 from uets_jax.meta.task_text import texts
-from uets_jax.meta.tasks import default_tasks
 from uets_jax.train.files import write_json
 
 ARMS = (
@@ -93,14 +92,14 @@ def learn(arm: str, seed: int, minutes: float, data: Path, folder: Path) -> None
         write_json(path, {"rows": made.rows})
 
 
-def few(named: dict[str, np.ndarray]) -> Tasks:
+def few(read: meta_gate.Texts) -> Tasks:
     """The families that are quick to compile and to run; a text of its own chooses."""
-    *_, last = named
-    tasks = default_tasks(named, meta_gate.VOCAB)
-    source = texts({last: named[last]}, meta_gate.VOCAB)
+    *_, last = read.coded
+    tasks = read.tasks()
+    source = texts({last: read.coded[last]}, meta_gate.CODED_VOCAB)
     return Tasks(
         tuple(f for f in tasks.train if f.name.startswith(FAMILIES)),
-        (tasks.valid[0], gpt(source, 16, 1, 32, 32)),
+        (tasks.valid[0], gpt(source, 16, 1, 32, 32, 100)),
     )
 
 

@@ -30,8 +30,9 @@ def data(tmp_path):
 
 def test_texts_are_bytes_of_the_domains_asked_for(data):
     found = read_texts(data)
-    assert [*found] == [*DOMAINS]
-    for ids in found.values():
+    assert [*found.plain] == [*DOMAINS]
+    assert [*found.coded] == [f"{name}-bpe" for name in DOMAINS]
+    for ids in found.plain.values():
         assert ids.dtype == np.int32
         assert bytes(ids[:8].astype(np.uint8)).decode() == "é word "
 

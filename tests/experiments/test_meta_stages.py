@@ -55,6 +55,10 @@ def test_a_stage_learns_the_numbers_that_it_names():
     assert not learned.direct[NAMES.index("age"), 0]
     assert not learned.role_bias
     assert not learned.output
+    output = STAGES[3].learned(theta, settings).output
+    assert output.shape == theta.output.shape
+    assert output[:, column].all()
+    assert not output[:, 0].any()
     for stage in (s for v in VARIANTS.values() for s in v.stages):
         assert {*stage.features} <= {*NAMES}
         assert {*stage.outputs} <= {*OUTPUTS}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import optimizer_ablation
+from experiments.meta_gate import Texts
 from experiments.meta_stages import VARIANTS
 from experiments.optimizer_ablation import (
     ARMS,
@@ -114,8 +115,8 @@ def test_arms_are_variants_on_few_families():
     assert len({*ARMS}) == len(ARMS)
     assert {arm for arm, _ in ARMS} <= {*VARIANTS}
     ids = np.random.default_rng(0).integers(0, 256, 20_000).astype(np.int32)
-    tasks = few({"a": ids, "b": ids})
+    tasks = few(Texts({"a": ids, "b": ids}, {"a-bpe": ids, "b-bpe": ids}))
     names = [family.name for family in tasks.train]
     assert all(name.startswith(FAMILIES) for name in names)
-    assert len(names) == len(FAMILIES)
-    assert any(family.name.endswith("/b") for family in tasks.valid)
+    assert len(names) == len(FAMILIES) + 1  # bytes and BPE
+    assert any(family.name.endswith("/b-bpe") for family in tasks.valid)

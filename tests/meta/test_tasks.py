@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -43,6 +44,17 @@ def test_all_texts_share_one_vocabulary():
     assert len(names) == 2
     with pytest.raises(UserError, match="vocab of 64"):
         default_tasks({"a": one, "b": two}, 64)
+
+
+def test_texts_in_a_larger_vocabulary_are_families_of_their_own():
+    plain = {"a": text(0), "b": text(1)}
+    coded = {"a-bpe": text(2, vocab=300), "b-bpe": text(3, vocab=300)}
+    tasks = default_tasks(plain, 48, coded, 304)
+    extra = {f.name for f in tasks.train} - {f.name for f in default_tasks(plain).train}
+    assert extra == {"gpt-16x1x32/a-bpe"}
+    assert [f.name for f in tasks.valid][3:] == ["gpt-24x1x32/b-bpe"]
+    params = jax.eval_shape(tasks.valid[3].init, None, jax.random.key(0))
+    assert params["embed"]["table"].shape == (304, 24)
 
 
 def test_the_package_imports_without_scikit_learn():
