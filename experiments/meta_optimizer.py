@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     flag("--only", choices=optimizer_compare.TABLES, action="append", help="one table")
     flag("--task", choices=[t.name for t in TASKS], action="append", help="one task")
     flag("--rule", choices=RULES, action="append", help="one rule")
+    flag("--known", action="store_true", help="don't repeat runs on record")
     flag("--trials", type=int, default=TRIALS, help="of each rule and task")
     flag("--scale", type=float, default=1.0, help="of all numbers of steps")
     flag("--workers", type=int, default=1, help="processes, a core each")

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments import optimizer_costs, optimizer_plan, optimizer_rows, search, tracks
 from experiments.optimizer_grids import RULES
+from experiments.optimizer_known import recall
 from experiments.optimizer_plan import BATCH, OptimizerPlan, Options
 from experiments.records import read_record, write_record
 from experiments.runner import Results, pin, run_queue, serve
@@ -47,6 +48,8 @@ def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
         pin(given.worker)
         run_queue(plan, runs)
         return
+    if given.known:
+        print(f"{recall(plan, given.out, runs)} runs are on record")
     for text in {task.text for task in plan.tasks} | {"clean"}:
         PREPARE[text](given.data_dir, given.stores)
     if given.workers > 1 and options.tables:

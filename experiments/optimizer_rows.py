@@ -21,7 +21,7 @@ Times = Mapping[tuple[str, str], float]  # seconds of a step by (task, rule)
 
 NOTES = {
     "compare": (
-        "Language models that meta-training never saw; batches of 4,096 tokens, 12 "
+        "Language models that meta-training never saw; batches of 4,096 tokens, 16 "
         "tuning trials per rule and task on valid-A, read on valid-B. Target: mean "
         "bits per byte of AdamW's decayed runs at `target_steps`. steps_ratio_adamw: "
         "those steps over the steps at which the rule's decayed runs reach it (mean "
@@ -35,8 +35,14 @@ NOTES = {
         "break_even_runs: core-seconds of meta-training over those that a run saves "
         "against Muon."
     ),
-    "trials": "Every tuning trial of optimizer.compare: one seed, read on valid-A.",
-    "runs": "Every decayed run behind optimizer.compare; bits per byte on valid-B.",
+    "trials": (
+        "Every tuning trial of optimizer.compare: one seed, read on valid-A. commit: "
+        "at which it was run."
+    ),
+    "runs": (
+        "Every decayed run behind optimizer.compare; bits per byte on valid-B. commit: "
+        "at which it was run."
+    ),
     "robustness": (
         "Settings tuned for the task `narrow`, one thing changed, nothing tuned again; "
         "the same number of steps but for `horizon`. ratio_adamw, ratio_muon: mean "
@@ -233,6 +239,7 @@ def trial_rows(records: Sequence[Record]) -> list[Row]:
             **_settings(r),
             "bits_per_byte": r["bits_per_byte"],
             "diverged": r["diverged"],
+            **_origin(r),
         }
         for r in runs_of(records, stage="trial")
     ]
@@ -240,14 +247,21 @@ def trial_rows(records: Sequence[Record]) -> list[Row]:
 
 def run_rows(records: Sequence[Record]) -> list[Row]:
     """Every final run."""
-    keys = ("task", "arm", "share", "seed", "steps", "bits_per_byte")
+    keys = ("share", "seed", "steps", "params", "bits_per_byte")
     rows = []
     for r in runs_of(records, stage="final"):
         spent = r.get("flops") or {}
         total = sum(v for k, v in spent.items() if k != "evaluation")
-        row = {key: r.get(key) for key in keys}
-        rows.append(row | {"total_flops": float(total), "diverged": r["diverged"]})
+        row = {"task": r["task"], "arm": r["arm"], **_settings(r)}
+        row |= {key: r.get(key) for key in keys}
+        row |= {"total_flops": float(total), "diverged": r["diverged"]}
+        rows.append(row | _origin(r))
     return rows
+
+
+def _origin(record: Record) -> Row:
+    """What was run, and by which commit."""
+    return {key: record.get(key) for key in ("config_hash", "commit")}
 
 
 def robustness_rows(records: Sequence[Record]) -> list[Row]:
@@ -339,4 +353,9 @@ def _model(record: Record) -> Row:
 
 
 def _settings(record: Record) -> Row:
-    return {"settings": " ".join(f"{k}={v:g}" for k, v in record["settings"].items())}
+    return {"settings": settings_text(record["settings"])}
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings of a rule, as rows have them."""
+    return " ".join(f"{name}={value:g}" for name, value in settings.items())

@@ -105,6 +105,8 @@ def test_trials_and_runs_are_all_listed():
             "settings": "learning_rate=0.01",
             "bits_per_byte": None,
             "diverged": True,
+            "config_hash": None,
+            "commit": None,
         }
     ]
     rows = run_rows([trial, *runs()])

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Key
 
 from uets_jax.errors import UserError
+from uets_jax.meta.jitted import quick_jit
 from uets_jax.meta.windows import (
     Carry,
     Problem,
@@ -117,7 +118,7 @@ def compile_window(
       UserError: if the episodes can't be split evenly.
     """
     if mesh is None:
-        return jax.jit(made.window, donate_argnums=1)
+        return quick_jit(made.window, donate_argnums=1)
     axis = mesh.axis_names[0]
     if episodes % mesh.shape[axis]:
         raise UserError(
@@ -126,7 +127,7 @@ def compile_window(
         )
     whole = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec(axis))
-    return jax.jit(
+    return quick_jit(
         made.window,
         in_shardings=(whole, split, whole, whole),
         out_shardings=(whole, split, whole),

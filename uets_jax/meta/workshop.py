@@ -25,6 +25,7 @@ from uets_jax.meta.episode import (
 )
 from uets_jax.meta.estimators import compile_window, estimator, sizes_like
 from uets_jax.meta.family import Family, Tasks
+from uets_jax.meta.jitted import quick_jit
 from uets_jax.meta.settings import MetaConfig, fixed
 from uets_jax.meta.validate import scorer
 from uets_jax.train.files import told, write_json
@@ -63,7 +64,7 @@ def bench(
     flops = flops_of(made.window, theta, carry, key, sizes)
     window = compile_window(made, config.episodes, mesh)
     total = signs * config.episodes * config.window
-    return Bench(jax.jit(made.init), window, flops, total)
+    return Bench(quick_jit(made.init), window, flops, total)
 
 
 def flops_of(function: Callable[..., Any], *inputs: Any) -> float | None:
@@ -85,7 +86,7 @@ class Scoring:
     def __init__(self, make: Make, families: Sequence[Family]) -> None:
         self.families = tuple(families)
         self._plain = [scorer(make, family) for family in families]
-        self._compiled = [jax.jit(score) for score in self._plain]
+        self._compiled = [quick_jit(score) for score in self._plain]
         self._flops: dict[int, float | None] = {}
         self.scales: list[float] | None = None
 
@@ -168,7 +169,7 @@ def references(
         row = stored.get(family.name)
         if not isinstance(row, dict) or row.get("mark") != mark:
             key = jax.random.fold_in(jax.random.key(0), i)
-            go = jax.jit(
+            go = quick_jit(
                 lambda key, family=family: reference(
                     make, theta, family, config.augment, key, config.reference
                 )
