@@ -180,13 +180,19 @@ NOTE = (
     "Meta-training of the gate. chosen: `best` where the weights beat the start on "
     "held-out families by two standard errors on fresh seeds, else `start`. gain: log "
     "held-out loss, best less start, over the fall for each e-fold of the steps: about "
-    "minus the log of a speed-up, so below 0 is better; clipped to 3 for every run."
+    "minus the log of a speed-up, so below 0 is better; clipped to 3 for every run. "
+    "gain_error: over seeds; that families differ is not in it, gain_families has the "
+    "mean of each. Stage 0: nominal curves of all families, before the clock of "
+    "--minutes."
 )
 
 
 def cost_rows(arm: str, learned: Learned) -> list[dict[str, Any]]:
     """A row for each stage: what was spent, and what came of it."""
-    return [
+    rest = ("chosen", "gain", "gain_error", "gain_families", "total_flops")
+    first = {"arm": arm, "stage": 0, "updates": 0, "inner_steps": 0}
+    first |= learned.setup._asdict() | dict.fromkeys(rest)
+    return [first] + [
         {
             "arm": arm,
             "stage": number,
@@ -198,6 +204,7 @@ def cost_rows(arm: str, learned: Learned) -> list[dict[str, Any]]:
             "total_flops": result.flops,
             "gain": result.confirm.mean,
             "gain_error": result.confirm.error,
+            "gain_families": " ".join(f"{x:+.3f}" for x in result.confirm.families),
         }
         for number, result in enumerate(learned.stages, 1)
     ]

@@ -7,11 +7,15 @@
 
 The recurrent part keeps its random weights, as in an echo state network (Jaeger 2001):
 an evolution strategy's noise grows with the number of weights that it moves. Each stage
-is a run of its own folder and goes on where it has stopped.
+is a run of its own folder, named after what it starts from, and goes on where it has
+stopped: with a larger budget the first one goes on, and where that changes its outcome
+the next ones begin again.
 """
 
 import dataclasses
 import functools
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +28,14 @@ from jaxtyping import Bool
 from uets_jax.meta.augment import PLAIN, AugmentConfig
 from uets_jax.meta.family import Tasks
 from uets_jax.meta.settings import MetaConfig
-from uets_jax.meta.trainer import Result, meta_train
+from uets_jax.meta.trainer import Result, meta_train, start_digest
 from uets_jax.meta.workshop import Workshop
 from uets_jax.models.axes import hidden_matrix, is_matrix, layer_axis, map_axes, role
 from uets_jax.optim.features import NAMES, PROGRESS
 from uets_jax.optim.gate import OUTPUTS, GateSettings, GateTheta, init_theta
 from uets_jax.optim.gated import scale_by_gated_rules
 from uets_jax.optim.learned import minus_rate
+from uets_jax.train.files import write_json
 from uets_jax.types import Params
 
 RATE, DECAY = 0.02, 0.1  # where a task gives none
@@ -150,11 +155,19 @@ def _ours(params: Params) -> bool:
     return isinstance(params, dict) and "blocks" in params
 
 
+class SetUp(NamedTuple):
+    """What came before the stages: texts aside, nominal curves and programs."""
+
+    seconds: float
+    core_seconds: float
+
+
 class Learned(NamedTuple):
-    """theta, and the result of every stage."""
+    """theta, the result of every stage, and what came before them."""
 
     theta: GateTheta
     stages: tuple[Result, ...]
+    setup: SetUp
 
 
 def learn(
@@ -172,7 +185,9 @@ def learn(
     rule = functools.partial(make, settings=variant.settings)
     config = dataclasses.replace(config, augment=variant.augment)
     nominal = (lambda nothing: rule(None), None)
+    begun = time.monotonic(), time.process_time()
     shop = Workshop(rule, theta, tasks, config, runs / "reference.json", nominal)
+    setup = _set_up(runs / "setup.json", *begun)
     results = []
     for number, stage in enumerate(variant.stages, 1):
         own = dataclasses.replace(
@@ -185,7 +200,16 @@ def learn(
         )
         told(f"stage {number}: {', '.join(stage.fields)}")
         learned = stage.learned(theta, variant.settings)
-        given = (rule, theta, tasks, own, runs / f"stage-{number}")
+        name = f"stage-{number}-{start_digest(theta, learned)[:8]}"
+        given = (rule, theta, tasks, own, runs / name)
         results.append(meta_train(*given, learned=learned, shop=shop))
         theta = results[-1].theta
-    return Learned(theta, tuple(results))
+    return Learned(theta, tuple(results), setup)
+
+
+def _set_up(path: Path, wall: float, core: float) -> SetUp:
+    """What it took when it was first done: later the curves are read from a file."""
+    spent = SetUp(time.monotonic() - wall, time.process_time() - core)
+    if not path.exists():
+        write_json(path, spent._asdict())
+    return SetUp(**json.loads(path.read_text("utf-8")))

@@ -2,7 +2,8 @@
 
 Every arm gets as much time (`--minutes`, compilation and checks included) on the same
 few families, in the stages of its variant; its weights train the language model
-`narrow` with the tuned settings of the rule that they depart from, at equal steps.
+`narrow` at equal steps, with the tuned rate, ratio and decay of the rule that they
+depart from and the memories that they were learned with: a gate multiplies those.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from experiments.optimizer_plan import TASKS, Options, configure, runs_of
 from experiments.optimizer_rows import bits
 from experiments.records import read_record, write_record
 from experiments.runner import Job, Results, claimed, pin, run_queue, serve
+from uets_jax.config import ExperimentConfig
 from uets_jax.errors import UserError
 from uets_jax.measure.difference import difference
 from uets_jax.meta.family import Tasks
@@ -28,6 +30,7 @@ from uets_jax.meta.settings import MetaConfig
 from uets_jax.meta.task_gpt import gpt
 from uets_jax.meta.task_text import texts
 from uets_jax.train.files import write_json
+from uets_jax.validation import validate
 
 ARMS = (
     ("gate", 0),
@@ -44,12 +47,15 @@ ARMS = (
 FAMILIES = ("quadratic-8x16", "mlp-32-relu", "gpt-24x2x32/words", "gpt-16x1x32/")
 TASK = TASKS[0]
 SEEDS = 3
+PLAIN = ", default memories"  # of a rule by hand, as a gate departs from it
 NOTE = (
     "Meta-trainings of equal time on the same few families, then the task `narrow` "
-    "at AdamW's steps with the tuned settings of the nominal rule (Muon, for "
-    "no_muon AdamW). difference_nominal: of bits per byte to that rule alone, paired "
-    "over seeds, below 0 is better, with a t-interval. gain: of meta-training on "
-    "held-out families, the sum over stages, see optimizer.meta_cost. bias: constants "
+    "at AdamW's steps with the rate, ratio and decay of the nominal rule (Muon, for "
+    "no_muon AdamW) as tuned, b1, b2 and momentum as meta-training had them. "
+    "difference_nominal: of bits per byte to that rule with the same settings, paired "
+    "over seeds, below 0 is better, with a t-interval; difference_tuned: to it with "
+    "all that was tuned. kept_stages: that beat their start on held-out families; "
+    "gain: their sum, see optimizer.meta_cost. bias: constants "
     "by role. schedule: those, and how they change over the run. "
     "all_weights: the recurrent part is learned, too."
 )
@@ -66,6 +72,8 @@ def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
     """
     folder, minutes = given.runs / "ablation", given.minutes
     settings = tuned(given.out)
+    for arm, _ in ARMS:
+        validate(run_config(given.stores, arm, nominal_of(arm), settings, 1, "default"))
     if given.worker >= 0:
         pin(given.worker)
         minutes *= given.workers
@@ -110,22 +118,48 @@ def plan(
     results: Results,
 ) -> list[Job]:
     """Runs of every arm whose weights are there, and of both nominal rules."""
-    options, jobs = Options(stores), []
-    arms = [(rule, 0, rule, "") for rule in ("muon", "adamw")]
+    jobs = []
+    arms = [(rule, 0, rule, "") for rule in settings]
+    arms += [(f"{rule}{PLAIN}", 0, rule, "") for rule in settings]
     for arm, seed in ARMS:
         weights = folder / arm / f"seed-{seed}" / "theta.npz"
         if weights.exists():
-            rule = "adamw" if arm == "no_muon" else "muon"
-            arms.append((arm, seed, rule, str(weights)))
+            arms.append((arm, seed, nominal_of(arm), str(weights)))
     for arm, meta_seed, rule, weights in arms:
         for seed in range(1, 1 + SEEDS):
-            own = {**settings[rule]} | ({"weights": weights} if weights else {})
-            name = "learned" if weights else rule
-            config = configure(options, TASK, name, own, 1.0, seed)
+            config = run_config(stores, arm, rule, settings, seed, weights)
             labels = {"arm": arm, "meta_seed": meta_seed, "rule": rule, "seed": seed}
-            where = f"runs/{arm}-{meta_seed}_s{seed}"
+            where = f"runs/{arm.replace(', ', '-')}-{meta_seed}_s{seed}"
             jobs.append(Job(where, config, tuple(labels.items())))
     return jobs
+
+
+def nominal_of(arm: str) -> str:
+    """The rule that an arm's gate departs from."""
+    return "adamw" if VARIANTS[arm].settings.nominal == "adamw" else "muon"
+
+
+def run_config(
+    stores: Path,
+    arm: str,
+    rule: str,
+    settings: Mapping[str, Mapping[str, Any]],
+    seed: int,
+    weights: str = "",
+) -> ExperimentConfig:
+    """A run of the task; weights: of the arm's gate, empty: the rule by hand."""
+    own = {**settings[rule]} if arm == rule else plain(settings[rule])
+    if weights:
+        own["weights"] = weights
+        if "rest_ratio" in own:
+            own["adam_ratio"] = own.pop("rest_ratio")
+    name = "learned" if weights else rule
+    return configure(Options(stores), TASK, name, own, 1.0, seed)
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what a gate multiplies: these stay as meta-training had them."""
+    return {k: v for k, v in settings.items() if k not in ("b1", "b2", "momentum")}
 
 
 def rows(
@@ -135,9 +169,7 @@ def rows(
     found = []
     for arm, meta_seed in dict.fromkeys((r["arm"], r["meta_seed"]) for r in records):
         runs = runs_of(records, arm=arm, meta_seed=meta_seed)
-        base = runs_of(records, arm=runs[0]["rule"])
-        ours = {r["seed"]: bits(r) for r in runs}
-        theirs = {r["seed"]: bits(r) for r in base}
+        rule = runs[0]["rule"]
         row: dict[str, Any] = {
             "arm": arm,
             "meta_seed": meta_seed,
@@ -146,22 +178,35 @@ def rows(
             "seeds": len(runs),
             "diverged": sum(r["diverged"] for r in runs),
         }
-        sound = np.isfinite([*ours.values(), *theirs.values()]).all()
-        row["bits_per_byte"] = float(np.mean([*ours.values()])) if sound else None
-        names = ("difference_nominal", "difference_low", "difference_high")
-        row |= dict.fromkeys(names)
-        if sound and arm != runs[0]["rule"] and len(ours) > 1:
-            both = sorted({*ours} & {*theirs})
-            told = difference([ours[s] for s in both], [theirs[s] for s in both])
-            row |= dict(zip(names, (told.mean, told.low, told.high), strict=True))
+        losses = [bits(r) for r in runs]
+        sound = bool(np.isfinite(losses).all())
+        row["bits_per_byte"] = float(np.mean(losses)) if sound else None
+        for name, base in (("nominal", f"{rule}{PLAIN}"), ("tuned", rule)):
+            same = base == arm or arm == rule
+            row |= _difference(name, runs, [] if same else runs_of(records, arm=base))
         paid = spent.get((arm, meta_seed), ())
         row["updates"] = sum(r["updates"] for r in paid) if paid else None
         row["core_seconds"] = sum(r["core_seconds"] for r in paid) if paid else None
-        row["gain"] = sum(r["gain"] for r in paid) if paid else None
-        errors = [r["gain_error"] for r in paid]
+        kept = [r for r in paid if r["chosen"] == "best"]
+        row["kept_stages"] = " ".join(str(r["stage"]) for r in kept)
+        row["gain"] = sum(r["gain"] for r in kept) if paid else None
+        errors = [r["gain_error"] for r in kept]
         row["gain_error"] = math.hypot(*errors) if paid else None
         found.append(row)
     return found
+
+
+def _difference(name: str, runs: Sequence[Record], base: Sequence[Record]) -> Any:
+    """Of bits per byte, paired over seeds; None where there is none."""
+    keys = (f"difference_{name}", f"difference_{name}_low", f"difference_{name}_high")
+    ours = {r["seed"]: bits(r) for r in runs}
+    theirs = {r["seed"]: bits(r) for r in base}
+    both = sorted({*ours} & {*theirs})
+    pairs = [(ours[s], theirs[s]) for s in both]
+    if len(pairs) < 2 or not np.isfinite(pairs).all():
+        return dict.fromkeys(keys)
+    told = difference(*map(list, zip(*pairs, strict=True)))
+    return dict(zip(keys, (told.mean, told.low, told.high), strict=True))
 
 
 def costs(folder: Path) -> dict[tuple[str, int], list[dict[str, Any]]]:

@@ -9,9 +9,10 @@ import pytest
 from experiments import meta_gate
 from experiments.meta_gate import DOMAINS, read_texts
 from experiments.meta_optimizer import main
-from experiments.meta_stages import Learned
+from experiments.meta_stages import Learned, SetUp
 from experiments.records import read_record
 from uets_jax.errors import UserError
+from uets_jax.meta.validate import Comparison
 from uets_jax.optim.gate import init_theta
 from uets_jax.optim.stored import load_theta
 
@@ -59,9 +60,9 @@ def shipped(monkeypatch, tmp_path):
             seconds=2.0,
             core_seconds=3.0,
             flops=1e9,
-            confirm=SimpleNamespace(mean=-0.1, error=0.01),
+            confirm=Comparison(-0.1, 0.01, (-0.3, 0.1)),
         )
-        return Learned(theta, (result, result))
+        return Learned(theta, (result, result), SetUp(1.0, 1.5))
 
     chosen = ["best"]
     monkeypatch.setattr(meta_gate, "learn", learn)
@@ -73,7 +74,10 @@ def test_what_was_learned_is_recorded_and_shipped_if_asked(shipped, data, tmp_pa
     given = ["--meta-train", "--data-dir", str(data), "--out", str(tmp_path / "out")]
     given += ["--runs", str(tmp_path / "runs")]
     assert main(given) == 0
-    first, second = read_record("optimizer.meta_cost", tmp_path / "out")["rows"]
+    record = read_record("optimizer.meta_cost", tmp_path / "out")
+    setup, first, second = record["rows"]
+    assert (setup["stage"], setup["core_seconds"]) == (0, 1.5)
+    assert first["gain_families"] == "-0.300 +0.100"
     assert (first["chosen"], first["updates"], first["gain"]) == ("best", 7, -0.1)
     assert (first["stage"], second["stage"]) == (1, 2)
     assert not shipped.path.exists()
@@ -82,7 +86,7 @@ def test_what_was_learned_is_recorded_and_shipped_if_asked(shipped, data, tmp_pa
     assert main([*given, "--ship"]) == 0
     found = load_theta(shipped.path)
     assert found.card["meta_trained"]
-    assert found.card["core_seconds"] == 6.0
+    assert found.card["core_seconds"] == 7.5
     least, most = found.card["horizon"]
     assert 0 < least < most
     assert len(found.card["tasks"]) >= 100

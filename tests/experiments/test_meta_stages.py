@@ -1,3 +1,6 @@
+import dataclasses
+from types import SimpleNamespace
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -83,6 +86,28 @@ def test_only_the_fields_of_a_stage_move(tmp_path):
         chex.assert_trees_all_equal(found.theta, start)
     else:
         assert found.theta.role_bias.shape == start.role_bias.shape
+
+
+def test_a_stage_begins_again_where_the_one_before_came_to_more(tmp_path, monkeypatch):
+    """Else a longer run would hand on what a shorter one had learned."""
+    stages = tuple(Stage((name,), 0.5, 0.1, 0.03) for name in ("role_bias", "direct"))
+    variant = Variant(GateSettings(rules=("adam", "muon"), hidden=2), stages)
+    tasks = Tasks((quadratic(2, 2, horizon=4),), (quadratic(3, 2, horizon=4),))
+    config = MetaConfig(updates=2, episodes=2, window=2, seeds=2, reference=2)
+    came_to = []
+
+    def meta_train(rule, theta, tasks, own, out, *, learned, shop):
+        came_to.append(out.name)
+        moved = theta._replace(role_bias=theta.role_bias + own.updates)
+        return SimpleNamespace(theta=moved)
+
+    monkeypatch.setattr(meta_stages, "meta_train", meta_train)
+    learn(variant, tasks, config, tmp_path, lambda text: None)
+    longer = dataclasses.replace(config, updates=4)
+    learn(variant, tasks, longer, tmp_path, lambda text: None)
+    assert came_to[0] == came_to[2]
+    assert came_to[1] != came_to[3]
+    assert came_to[1].startswith("stage-2-")
 
 
 def test_the_shipped_variant_is_first():

@@ -20,12 +20,15 @@ from experiments.optimizer_ablation import (
     tuned,
 )
 from experiments.records import write_record
+from uets_jax.config import OptimConfig
 from uets_jax.errors import UserError
+from uets_jax.validation import validate
 
 SETTINGS = {
-    "muon": {"learning_rate": 0.02, "adam_ratio": 2.0},
-    "adamw": {"learning_rate": 0.004},
+    "muon": {"learning_rate": 0.02, "adam_ratio": 4.0, "momentum": 0.7, "b1": 0.3},
+    "adamw": {"learning_rate": 0.004, "rest_ratio": 8.0, "b1": 0.7, "b2": 0.9},
 }
+PLAIN = optimizer_ablation.PLAIN
 
 
 @pytest.fixture
@@ -38,6 +41,7 @@ def weights(monkeypatch, tmp_path):
         path = runs / arm / f"seed-{seed}" / "theta.npz"
         path.write_bytes(b"weights")
         cost = {"updates": 9, "core_seconds": 5.0, "gain": -0.1, "gain_error": 0.02}
+        cost |= {"chosen": "best", "stage": 1}
         return SimpleNamespace(rows=[cost], path=path)
 
     monkeypatch.setattr(optimizer_ablation.meta_gate, "trained", trained)
@@ -55,13 +59,28 @@ def test_an_arm_is_learned_once(weights):
 
 def test_runs_of_what_has_weights_and_of_the_nominal_rules(weights):
     jobs = plan(Path("stores"), weights.folder, SETTINGS, {})
-    assert len(jobs) == SEEDS * 4
+    assert len(jobs) == SEEDS * 6
     by = {dict(j.labels)["arm"]: j.config.optim for j in jobs}
-    assert {*by} == {"muon", "adamw", "gate", "no_muon"}
+    by_hand = {"muon", "adamw", f"muon{PLAIN}", f"adamw{PLAIN}"}
+    assert {*by} == {*by_hand, "gate", "no_muon"}
+    for job in jobs:
+        validate(job.config)
     assert (by["gate"].name, by["gate"].learning_rate) == ("learned", 0.02)
     assert by["no_muon"].learning_rate == 0.004  # AdamW's
     assert by["gate"].weights.endswith("gate/seed-0/theta.npz")
     assert by["muon"].name == "muon"
+
+
+def test_a_gate_multiplies_the_memories_that_it_was_learned_with(weights):
+    jobs = plan(Path("stores"), weights.folder, SETTINGS, {})
+    by = {dict(j.labels)["arm"]: j.config.optim for j in jobs}
+    usual = OptimConfig()
+    assert (by["muon"].momentum, by["muon"].b1) == (0.7, 0.3)
+    for arm in ("gate", f"muon{PLAIN}"):
+        assert (by[arm].momentum, by[arm].b1) == (usual.momentum, usual.b1)
+        assert by[arm].adam_ratio == 4.0
+    assert by["no_muon"].adam_ratio == by[f"adamw{PLAIN}"].rest_ratio == 8.0
+    assert by["no_muon"].b2 == usual.b2
 
 
 def test_rows_compare_with_the_rule_that_was_departed_from():
@@ -78,17 +97,24 @@ def test_rows_compare_with_the_rule_that_was_departed_from():
             ("muon", "muon", 2.0),
             ("adamw", "adamw", 2.5),
             ("gate", "muon", 1.9),
+            (f"muon{PLAIN}", "muon", 2.2),
+            (f"adamw{PLAIN}", "adamw", 2.6),
             ("no_muon", "adamw", 2.45),
         )
         for seed in (1, 2, 3)
     ]
     spent = {("gate", 0): [{"updates": 9, "core_seconds": 5.0}]}
     spent["gate", 0][0] |= {"gain": -0.1, "gain_error": 0.02}
+    spent["gate", 0][0] |= {"chosen": "best", "stage": 1}
+    spent["gate", 0] += [{**spent["gate", 0][0], "chosen": "start", "stage": 2}]
     found = {r["arm"]: r for r in rows(records, spent)}
-    assert found["gate"]["difference_nominal"] == pytest.approx(-0.1)
-    assert found["no_muon"]["difference_nominal"] == pytest.approx(-0.05)
+    assert found["gate"]["difference_nominal"] == pytest.approx(-0.3)
+    assert found["gate"]["difference_tuned"] == pytest.approx(-0.1)
+    assert found["no_muon"]["difference_nominal"] == pytest.approx(-0.15)
+    assert found[f"muon{PLAIN}"]["difference_tuned"] == pytest.approx(0.2)
     assert found["muon"]["difference_nominal"] is None
-    assert (found["gate"]["updates"], found["muon"]["updates"]) == (9, None)
+    assert (found["gate"]["updates"], found["muon"]["updates"]) == (18, None)
+    assert (found["gate"]["kept_stages"], found["gate"]["gain"]) == ("1", -0.1)
     records[6]["bits_per_byte"], records[6]["diverged"] = None, True
     row = {r["arm"]: r for r in rows(records, spent)}["gate"]
     assert (row["diverged"], row["bits_per_byte"]) == (1, None)

@@ -15,7 +15,7 @@ from jax.sharding import AxisType
 from uets_jax.errors import UserError
 from uets_jax.meta.family import Tasks
 from uets_jax.meta.settings import MetaConfig
-from uets_jax.meta.trainer import meta_train
+from uets_jax.meta.trainer import meta_train, start_digest
 
 CONFIG = MetaConfig(
     updates=20,
@@ -113,6 +113,27 @@ def test_other_settings_are_refused(whole, toy, tasks):
     config = dataclasses.replace(CONFIG, sigma=0.2)
     with pytest.raises(UserError, match=r"sigma was 0\.1"):
         meta_train(toy.make, toy.start, tasks, config, out, stream=io.StringIO())
+
+
+def test_another_first_theta_is_another_run(whole, toy, tasks):
+    _, out, _ = whole
+    other = jax.tree.map(lambda x: x + 1, toy.start)
+    halves = {"a": jnp.zeros(2)}, {"a": np.array([True, False])}
+    assert start_digest(*halves) != start_digest(halves[0])
+    with pytest.raises(UserError, match="start was"):
+        meta_train(toy.make, other, tasks, CONFIG, out, stream=io.StringIO())
+
+
+def test_a_finished_run_costs_nothing_more(whole, toy, tasks):
+    result, out, _ = whole
+    said = io.StringIO()
+    again = meta_train(toy.make, toy.start, tasks, CONFIG, out, stream=said)
+    assert "already finished" in said.getvalue()
+    chex.assert_trees_all_equal(again.theta, result.theta)
+    chex.assert_trees_all_equal(again.last, result.last)
+    same = ("chosen", "confirm", "seconds", "core_seconds", "flops", "inner_steps")
+    for name in same:
+        assert getattr(again, name) == getattr(result, name), name
 
 
 def test_a_theta_that_changes_nothing_falls_back_to_the_start(toy, few, tmp_path):

@@ -65,8 +65,11 @@ def gated_state(state):
 
 @pytest.mark.parametrize("nominal", ["muon", "adamw"])
 def test_a_gate_that_is_sure_is_the_nominal_rule(nominal, small, about, draw, key):
-    s = GateSettings(nominal=nominal)
-    config = OptimConfig(name=nominal, learning_rate=RATE, weight_decay=0.1, clip=0.0)
+    rest = {"muon": {"adam_ratio": 3.0}, "adamw": {"rest_ratio": 3.0}}[nominal]
+    s = GateSettings(nominal=nominal, **rest)
+    config = OptimConfig(
+        name=nominal, learning_rate=RATE, weight_decay=0.1, clip=0.0, **rest
+    )
     plain = rule(config, about["matrices"], about["decayed"])
     expected, state = small, plain.init(small)
     for seed in range(4):

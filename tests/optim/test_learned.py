@@ -1,3 +1,5 @@
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -122,6 +124,16 @@ def test_what_a_config_says_wins_over_a_file_and_its_defaults_do_not(tmp_path, k
     assert found.cautious
     with pytest.raises(UserError, match="bring their own"):
         learned(0.1, settings=GateSettings())
+
+
+def test_one_knob_is_the_rate_of_the_rest_whatever_is_nominal(tmp_path, key):
+    s = GateSettings(rules=("adam", "lion"), nominal="adamw")
+    path = tmp_path / "gate.npz"
+    save_theta(path, init_theta(key, s), s)
+    config = OptimConfig(name="learned", weights=str(path), adam_ratio=8.0)
+    assert settings_of(config).rest_ratio == 8.0
+    plain = dataclasses.replace(config, adam_ratio=OptimConfig().adam_ratio)
+    assert settings_of(plain).rest_ratio == 1.0
 
 
 def test_cautious_decay_reaches_the_gate(small, about, draw):

@@ -64,13 +64,16 @@ class Store:
         tasks: Tasks,
         stream: Stream | None,
         now: Callable[[], float],
+        start: str = "",
     ) -> None:
+        """start: digest of the first theta and of what of it is learned."""
         self.out, self.config, self.now = out, config, now
         self._stream = sys.stderr if stream is None else stream
         self._settings = {
             **json.loads(json.dumps(fixed(config))),
             "train": [f.name for f in tasks.train],
             "valid": [f.name for f in tasks.valid],
+            "start": start,
         }
         self._wall, self._core, self._saved = now(), time.process_time(), now()
         self._times: list[float] = []

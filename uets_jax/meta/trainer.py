@@ -12,6 +12,8 @@ where updates are the budget.
 """
 
 import dataclasses
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable
@@ -106,13 +108,13 @@ def meta_train(
       now: a clock in seconds.
 
     Raises:
-      UserError: theta is not float32, a run of other settings is in `out`, or another
-        process trains there.
+      UserError: theta is not float32, a run of other settings or another first theta
+        is in `out`, or another process trains there.
       StoppedError: a signal asked to stop; the state is saved.
     """
     theta0, out = _checked(theta0, tasks), out.resolve()  # orbax wants absolute paths
     with held(out), Interrupts() as interrupts:
-        store = Store(out, config, tasks, stream, now)
+        store = Store(out, config, tasks, stream, now, start_digest(theta0, learned))
         about = (out / "reference.json", nominal, mesh)
         shop = shop or Workshop(make, theta0, tasks, config, *about)
         shop.check(make, tasks, config, mesh)
@@ -120,12 +122,40 @@ def meta_train(
         benches, scoring = shop.benches, shop.scoring
         first = _first(theta0, benches, config)
         state, books = store.resume(_placed(first, mesh))
+        if (done := _finished(state, store, books)) is not None:
+            return done
         if not books.scales:
             scores = _scored(scoring, state.start, 0, config.seeds, books)
             books.start_scores, books.scales = scores.tolist(), scoring.scales or []
         shared = (benches, scoring, sizes)
         state = _learn(state, *shared, config, store, books, interrupts)
         return _ended(state, scoring, config, store, books)
+
+
+def start_digest(theta: Any, learned: Any = None) -> str:
+    """A digest of a first theta and of what of it is learned, see `meta_train`."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((theta, sizes_like(theta, 1.0, learned))):
+        digest.update(np.asarray(leaf, np.float32).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _finished(state: MetaState, store: Store, books: Books) -> Result | None:
+    """What a run that has used its budget came to; None while it has not."""
+    path = store.out / "result.json"
+    if store.fraction(books) < 1 or not path.exists():
+        return None
+    row = json.loads(path.read_text("utf-8"))
+    if row["updates"] != books.updates:
+        return None
+    store.note(f"{store.out}: already finished, after update {books.updates}")
+    row.pop("best_update")
+    confirm = row.pop("confirm")
+    confirm["families"] = tuple(confirm["families"])
+    history = tuple(row.pop("history"))
+    theta = state.best if row["chosen"] == "best" else state.start
+    kept = {"theta": theta, "last": state.theta, "history": history}
+    return Result(confirm=Comparison(**confirm), **kept, **row)
 
 
 def _learn(

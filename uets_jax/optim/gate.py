@@ -46,7 +46,9 @@ class GateSettings:
                 of those of 1 - b1 and 1 - b2.
     divergence: the nominal rule takes over while the loss is this multiple of its
                 least value, or more.
-    b1, b2, eps, momentum, adam_ratio: of the rules, as in `OptimConfig`.
+    b1, b2, eps, momentum: of the rules, as in `OptimConfig`.
+    adam_ratio, rest_ratio: likewise; the first with nominal "muon", the second with
+                "adamw".
     ahead:      Adam in its Nesterov form.
     lion_mix:   share of the momentum in Lion's direction.
 
@@ -71,6 +73,7 @@ class GateSettings:
     eps: float = 1e-8
     momentum: float = 0.95
     adam_ratio: float = 2.0
+    rest_ratio: float = 1.0
     ahead: bool = False
     lion_mix: float = 0.9
 
@@ -99,8 +102,9 @@ class GateSettings:
                 raise UserError(f"gate.{name}: must be in [0, 1)")
         if not self.divergence > 1:
             raise UserError("gate.divergence: must be above 1")
-        if not 0 <= self.adam_ratio < math.inf:
-            raise UserError("gate.adam_ratio: must be 0 or more, and finite")
+        for name in ("adam_ratio", "rest_ratio"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"gate.{name}: must be 0 or more, and finite")
 
     @property
     def outputs(self) -> int:

@@ -159,7 +159,10 @@ def _of_config(config: OptimConfig) -> tuple[GateTheta | None, GateSettings]:
     given = {name: getattr(config, name) for name in same}
     changes = {k: v for k, v in given.items() if v != getattr(plain, k)}
     changes |= {"every": config.gate_every, "between": config.gate_between}
-    return resolved(config.weights, **changes)
+    theta, own = resolved(config.weights, **changes)
+    if own.nominal == "adamw" and "adam_ratio" in changes:
+        own = dataclasses.replace(own, rest_ratio=config.adam_ratio)
+    return theta, own
 
 
 def resolved(

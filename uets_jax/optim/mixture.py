@@ -102,7 +102,9 @@ def _scale(rule: str, settings: GateSettings, leaf: Leaf) -> float:
     """Factor of the nominal update, as in `rules`: Muon's RMS is about 0.2."""
     if rule == "muon":
         return 0.2 * max(leaf.fans) ** 0.5
-    return settings.adam_ratio if settings.nominal == "muon" else 1.0
+    if leaf.axes is not None:
+        return 1.0
+    return settings.adam_ratio if settings.nominal == "muon" else settings.rest_ratio
 
 
 def _direction(

@@ -27,6 +27,7 @@ def nominal_rule(
         eps=settings.eps,
         momentum=settings.momentum,
         adam_ratio=settings.adam_ratio,
+        rest_ratio=settings.rest_ratio,
     )
     return optax.chain(
         direction(config, following(matrices or matrices_of)),
