@@ -34,7 +34,7 @@ from uets_jax.models.axes import hidden_matrix, is_matrix, layer_axis, map_axes,
 from uets_jax.optim.features import NAMES, PROGRESS
 from uets_jax.optim.gate import OUTPUTS, GateSettings, GateTheta, init_theta
 from uets_jax.optim.gated import scale_by_gated_rules
-from uets_jax.optim.learned import minus_rate
+from uets_jax.optim.optimizer import minus_rate
 from uets_jax.train.files import write_json
 from uets_jax.types import Params
 

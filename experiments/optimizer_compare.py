@@ -9,7 +9,7 @@ from typing import Any
 from experiments import optimizer_costs, optimizer_plan, optimizer_rows, search, tracks
 from experiments.optimizer_grids import RULES
 from experiments.optimizer_known import recall
-from experiments.optimizer_plan import BATCH, OptimizerPlan, Options
+from experiments.optimizer_plan import BATCH, OptimizerPlan, Options, runs_of
 from experiments.records import read_record, write_record
 from experiments.runner import Results, pin, run_queue, serve
 from experiments.step_times import step_time
@@ -21,6 +21,7 @@ COSTS = {  # tables of a step's costs: their rows, their note
     "overhead": (optimizer_costs.overhead_rows, optimizer_costs.NOTE),
     "frozen": (optimizer_costs.frozen_rows, optimizer_costs.FROZEN_NOTE),
 }
+ROUNDS = 3  # of timing
 TABLES = (*optimizer_plan.TABLES, *COSTS)
 PREPARE = {"clean": tracks.clean, "encyclopedic": tracks.encyclopedic}
 
@@ -48,6 +49,7 @@ def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
         pin(given.worker)
         run_queue(plan, runs)
         return
+    _spare(given, plan)
     if given.known:
         print(f"{recall(plan, given.out, runs)} runs are on record")
     for text in {task.text for task in plan.tasks} | {"clean"}:
@@ -76,6 +78,29 @@ def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
             print(write_record(table, rows, said, config, notes[name], given.out))
 
 
+def _spare(given: argparse.Namespace, plan: OptimizerPlan) -> None:
+    """Keeps a part of the comparison from taking the place of more of it.
+
+    Raises:
+      UserError: before anything is run.
+    """
+    if "compare" not in plan.options.tables:
+        return
+    try:
+        rows = read_record("optimizer.compare", given.out)["rows"]
+    except UserError:
+        return
+    wanted = {(task.name, rule) for task in plan.tasks for rule in plan.rules(task)}
+    lost = [(r["task"], r["arm"]) for r in rows]
+    lost = [" ".join(pair) for pair in lost if pair not in wanted]
+    if lost:
+        raise UserError(
+            f"{given.out}/optimizer.compare.json has {lost[0]} and {len(lost) - 1} "
+            "more that this run would not: give another --out, or all of them and "
+            "--known"
+        )
+
+
 def tables(
     plan: OptimizerPlan, results: Results, meta_core_seconds: float | None
 ) -> dict[str, list[dict[str, Any]]]:
@@ -85,7 +110,7 @@ def tables(
     if "compare" in asked:
         times = step_times(records)
         found["compare"] = optimizer_rows.compare_rows(
-            records, times, edges_of(plan, results), meta_core_seconds
+            records, times, searches(plan, results), meta_core_seconds
         )
         found["trials"] = optimizer_rows.trial_rows(records)
         found["runs"] = optimizer_rows.run_rows(records)
@@ -98,29 +123,54 @@ def tables(
 
 def step_times(
     records: Sequence[Mapping[str, Any]],
-) -> dict[tuple[str, str], float]:
-    """Seconds of a step by (task, rule); tasks of one shape share it."""
-    known: dict[Any, float] = {}
-    found = {}
+) -> dict[tuple[str, str], list[float]]:
+    """Seconds of a step by (task, rule), `ROUNDS` times; tasks of one shape share it.
+
+    All are timed in turn, so that a slow minute of the machine meets all of them.
+    """
+    shapes, of = {}, {}
     for record in optimizer_plan.runs_of(records, stage="final"):
-        shape = record["config"]["model"], record["rule"]
-        key = repr(shape)
-        if key not in known:
-            known[key] = step_time(from_dict(record["config"])).step_seconds
-        found[record["task"], record["arm"]] = known[key]
-    return found
+        shape = repr((record["config"]["model"], record["rule"]))
+        shapes.setdefault(shape, from_dict(record["config"]))
+        of[record["task"], record["arm"]] = shape
+    found = {shape: [] for shape in shapes}
+    for shape, config in [*shapes.items()] * ROUNDS:
+        found[shape].append(step_time(config).step_seconds)
+    return {pair: found[shape] for pair, shape in of.items()}
 
 
-def edges_of(plan: OptimizerPlan, results: Results) -> dict[tuple[str, str], list[str]]:
-    """Settings whose best value is the last of its grid, by (task, rule)."""
+def searches(
+    plan: OptimizerPlan, results: Results
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """How the search for settings ended, by (task, rule).
+
+    edges: settings whose best value is the last of its grid. trials: that were made.
+    untried: neighbours of the best point that were not tried; empty: the search has
+    come to its end.
+    """
     found = {}
     for task in plan.tasks:
         for rule in plan.rules(task):
             best = plan.tuned(task, rule, results, [])
-            if best is not None:
-                axes = RULES[rule]
-                point = tuple(axis.values.index(best[axis.name]) for axis in axes)
-                found[task.name, rule] = search.edges(axes, point)
+            if best is None:
+                continue
+            axes, mine = RULES[rule], []
+            point = tuple(axis.values.index(best[axis.name]) for axis in axes)
+            for record in runs_of([*results.values()], stage="trial", task=task.name):
+                if record["rule"] == rule:
+                    own = record["settings"]
+                    mine.append(tuple(a.values.index(own[a.name]) for a in axes))
+            near = [
+                axes[i].name + sign
+                for i in range(len(axes))
+                for sign, step in (("+", 1), ("-", -1))
+                if search.moved(axes, point, i, step) not in (None, *mine)
+            ]
+            found[task.name, rule] = {
+                "edges": " ".join(search.edges(axes, point)),
+                "trials": len(mine),
+                "untried": " ".join(near),
+            }
     return found
 
 

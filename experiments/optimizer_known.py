@@ -1,8 +1,8 @@
 """Runs that stand in `optimizer.trials` and `.runs` and need not be made again.
 
-A row counts where its config is the one that the plan wants now, by `config_hash`; rows
-of the learned rule where its weights are the same, too. The row keeps the commit that
-it was run at.
+A row counts where its config is the one that the plan wants now, by `settings_hash`;
+rows of the learned rule where its weights are the same, too. The row keeps the commit
+that it was run at: what has changed in the program since is not looked at.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.optimizer_plan import OptimizerPlan
+from experiments.optimizer_rows import settings_hash
 from experiments.records import read_record
 from experiments.runner import Job, Results, finished
 from uets_jax.config import config_hash, to_dict
@@ -57,7 +58,7 @@ def on_record(out: Path, digest: str) -> Known:
         for row in record["rows"]:
             if row["arm"] == "learned" and not same:
                 continue
-            key = stage, row["task"], row["arm"], row.get("config_hash")
+            key = stage, row["task"], row["arm"], row.get("settings_hash")
             found[key] = {"commit": record["commit"], **row}
     return found
 
@@ -66,7 +67,8 @@ def key_of(job: Job) -> tuple[Any, ...]:
     """What a row of the job's result says that it is of."""
     labels = dict(job.labels)
     names = ("stage", "task", "rule")
-    return (*(labels[name] for name in names), config_hash(job.config))
+    mark = settings_hash(to_dict(job.config))
+    return (*(labels[name] for name in names), mark)
 
 
 def written(job: Job, row: Mapping[str, Any], runs: Path) -> dict[str, Any]:

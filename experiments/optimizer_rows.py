@@ -4,6 +4,8 @@ Pure. Steps are those of decayed runs; seconds are steps by the step's own time 
 quiet machine (see `step_times`), without compilation and evaluation.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,12 +14,14 @@ import numpy as np
 
 from experiments.optimizer_grids import RULES
 from experiments.optimizer_plan import runs_of
+from uets_jax.config import ExperimentConfig, to_dict
 from uets_jax.measure.difference import break_even, difference
 from uets_jax.measure.target import Curve, Interval, Target, budget_at, ratio
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]
-Times = Mapping[tuple[str, str], float]  # seconds of a step by (task, rule)
+# seconds of a step by (task, rule), timed in so many rounds of all rules
+Times = Mapping[tuple[str, str], Sequence[float]]
 
 NOTES = {
     "compare": (
@@ -28,10 +32,14 @@ NOTES = {
         "loss interpolated over log steps); above 1 is better than AdamW. "
         "steps_ratio_muon: likewise, to what Muon reaches at those steps. _ci: "
         "bootstrap over seeds, the target's included; _t: t-interval over common "
-        "seeds. seconds: steps by the step's time on a quiet machine. "
+        "seeds. seconds: steps by the step's time on a quiet machine, all rules timed "
+        "in turn and so three times; intervals of seconds take the least and the "
+        "largest ratio of these, too. "
         "bits_per_byte_equal_steps: at AdamW's steps; difference_muon: to Muon there, "
         "paired over seeds, with a t-interval. diverged_runs: their seeds are in no "
-        "ratio. edges: settings whose best value is the last of its grid. "
+        "ratio. edges: settings whose best value is the last of its grid. untried: "
+        "neighbours of the best settings that the trials did not reach, on a search "
+        "that was stopped; empty: it has come to its end. "
         "break_even_runs: core-seconds of meta-training over those that a run saves "
         "against Muon."
     ),
@@ -70,7 +78,7 @@ def bits(record: Record) -> float:
 def compare_rows(
     records: Sequence[Record],
     times: Times,
-    edges: Mapping[tuple[str, str], Sequence[str]],
+    searched: Mapping[tuple[str, str], Row],
     meta_core_seconds: float | None = None,
 ) -> list[Row]:
     """A row for each task and rule whose final runs are there."""
@@ -96,7 +104,8 @@ def compare_rows(
                 "target_bits_per_byte": float(goals["adamw"].losses.mean()),
                 "target_steps": int(steps),
                 **_settings(runs_of(mine, arm=arm)[0]),
-                "edges": " ".join(edges.get((task, arm), ())),
+                **dict.fromkeys(("edges", "trials", "untried")),
+                **searched.get((task, arm), {}),
                 "diverged_runs": sum(r["diverged"] for r in runs_of(mine, arm=arm)),
             }
             row |= _against(arm, curve, goals, steps, task, times)
@@ -153,19 +162,28 @@ def _against(
     """Steps and seconds to what AdamW and Muon reach at the task's steps."""
     seeds = goals["adamw"].seeds if arm == "adamw" else curve.seeds if curve else ()
     row: Row = {"seeds": len(seeds)}
-    row["step_seconds"] = times.get((task, arm))
+    timed = times.get((task, arm), ())
+    row["step_seconds"] = float(np.median(timed)) if timed else None
     for name, goal in goals.items():
         own = _whole(goal, steps)
         mine = own if arm == name else curve
         needed = None if mine is None else budget_at(mine, float(goal.losses.mean()))
         row[f"steps_to_{name}"] = needed
         for currency in ("steps", "seconds"):
-            key, per = f"{currency}_ratio_{name}", 1.0
+            per = (1.0, 1.0, 1.0)
             if currency == "seconds":
-                pair = times.get((task, name)), times.get((task, arm))
-                per = pair[0] / pair[1] if pair[0] and pair[1] else math.nan
+                per = _per(times.get((task, name), ()), timed)
+            key = f"{currency}_ratio_{name}"
             row |= _interval(key, own, mine, goal, per, arm == name)
     return row
+
+
+def _per(base: Sequence[float], mine: Sequence[float]) -> tuple[float, float, float]:
+    """Ratio of two steps' seconds: median, least and largest over the rounds."""
+    if not base or len(base) != len(mine):
+        return math.nan, math.nan, math.nan
+    each = np.asarray(base) / np.asarray(mine)
+    return float(np.median(each)), float(each.min()), float(each.max())
 
 
 def _interval(
@@ -173,19 +191,24 @@ def _interval(
     base: Curve | None,
     mine: Curve | None,
     target: Target,
-    per: float,
+    per: tuple[float, float, float],
     same: bool,
 ) -> Row:
-    """A ratio with both of its intervals, times `per`; None where there is none."""
+    """A ratio with both of its intervals, times `per` (value, least, largest).
+
+    None where there is none.
+    """
     names = ("", "_ci_low", "_ci_high", "_t_low", "_t_high")
     if same:
         return {key + name: 1.0 for name in names}
-    if base is None or mine is None or not math.isfinite(per):
+    if base is None or mine is None or not np.isfinite(per).all():
         return {key + name: None for name in names}
     found = ratio(base, mine, target, DRAWS)
     paired = _paired(base, mine, target)
     ends = (found.value, found.low, found.high, paired.low, paired.high)
-    plain = [None if x is None or not 0 < x < math.inf else x * per for x in ends]
+    times = (per[0], per[1], per[2], per[1], per[2])
+    known = lambda x: x is not None and 0 < x < math.inf
+    plain = [x * p if known(x) else None for x, p in zip(ends, times, strict=True)]
     return dict(zip((key + name for name in names), plain, strict=True))
 
 
@@ -261,7 +284,30 @@ def run_rows(records: Sequence[Record]) -> list[Row]:
 
 def _origin(record: Record) -> Row:
     """What was run, and by which commit."""
-    return {key: record.get(key) for key in ("config_hash", "commit")}
+    commit, config = record.get("commit"), record.get("config")
+    return {"settings_hash": config and settings_hash(config), "commit": commit}
+
+
+def settings_hash(config: Mapping[str, Any]) -> str:
+    """Of what a config (as `to_dict` has it) says other than by default.
+
+    Unlike `config_hash` it stays the same when the program learns new settings.
+    """
+    usual = to_dict(ExperimentConfig())
+    text = json.dumps(_departures(config, usual), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _departures(own: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in own.items():
+        base = usual.get(name)
+        if isinstance(value, Mapping) and isinstance(base, Mapping):
+            inner = _departures(value, base)
+            found |= {name: inner} if inner else {}
+        elif value != base:
+            found[name] = value
+    return found
 
 
 def robustness_rows(records: Sequence[Record]) -> list[Row]:

@@ -24,9 +24,9 @@ from uets_jax.meta.settings import MetaConfig
 from uets_jax.meta.task_quadratic import quadratic
 from uets_jax.meta.task_vision import shapes, vision
 from uets_jax.meta.trainer import meta_train
-from uets_jax.optim.learned import minus_rate
 from uets_jax.optim.lstm import SCALE, init_lstm, scale_by_lstm
 from uets_jax.optim.mlp import MlpTheta, init_mlp, scale_by_learned_mlp
+from uets_jax.optim.optimizer import minus_rate
 from uets_jax.optim.stored import load_theta
 
 RATE = meta_stages.RATE  # where a task gives none

@@ -23,9 +23,9 @@ from uets_jax.models.transformer import make_model
 from uets_jax.optim.gate import GateSettings, init_theta
 from uets_jax.optim.gated import scale_by_gated_rules
 from uets_jax.optim.guard import guard
-from uets_jax.optim.learned import learned
 from uets_jax.optim.lstm import init_lstm, scale_by_lstm
 from uets_jax.optim.mlp import init_mlp, scale_by_learned_mlp
+from uets_jax.optim.optimizer import learned
 from uets_jax.optim.rewarm import rewarm
 from uets_jax.optim.rules import rule
 from uets_jax.selection import buffer

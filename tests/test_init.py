@@ -3,6 +3,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 import uets_jax
 
 HEAVY = {"flax", "grain", "tokenizers", "tyro", "tensorflow_datasets", "matplotlib"}
@@ -27,3 +29,14 @@ def test_the_ways_in_load_without_the_packages_of_the_command_line():
 
 def test_the_version_is_the_installed_one():
     assert uets_jax.__version__ == importlib.metadata.version("uets_jax")
+
+
+def test_rooms_are_imported_when_they_are_named():
+    code = (
+        "import sys, uets_jax; before = 'jax' in sys.modules;"
+        "print(before, uets_jax.optim.learned.__name__)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.stdout.split() == ["False", "learned"], out.stderr
+    with pytest.raises(AttributeError, match="no attribute 'optimm'"):
+        _ = uets_jax.optimm

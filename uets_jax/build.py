@@ -24,7 +24,7 @@ from uets_jax.models.frozen import held
 from uets_jax.models.transformer import make_model
 from uets_jax.optim.gated import gate_metrics
 from uets_jax.optim.guard import guard
-from uets_jax.optim.learned import learned_rule
+from uets_jax.optim.optimizer import learned_rule
 from uets_jax.optim.rewarm import rewarm
 from uets_jax.optim.rules import rule
 from uets_jax.optim.schedule_free import averaged

@@ -1,10 +1,12 @@
+import dataclasses
 import math
 from pathlib import Path
 
 import pytest
 
 from experiments import optimizer_compare
-from experiments.optimizer_compare import edges_of, tables
+from experiments.meta_optimizer import main
+from experiments.optimizer_compare import ROUNDS, searches, tables
 from experiments.optimizer_grids import RULES
 from experiments.optimizer_plan import OptimizerPlan, Options
 from experiments.records import write_record
@@ -58,12 +60,38 @@ def test_every_table_has_rows_that_can_be_written(finished, tmp_path):
 def test_a_step_is_timed_once_for_each_shape_and_rule(finished):
     plan, results, timed = finished
     tables(plan, results, None)
-    assert len(timed) == 3  # narrow and encyclopedic are of one shape
+    assert len(timed) == 3 * ROUNDS  # narrow and encyclopedic are of one shape
+    rules = [config.optim.name for config in timed]
+    assert rules[:3] == rules[3:6]  # in turn
 
 
 def test_best_values_at_the_end_of_a_grid_are_named(finished):
     plan, results, _ = finished
-    edges = edges_of(plan, results)
-    assert "learning_rate" in edges["narrow", "muon"]
+    found = searches(plan, results)["narrow", "muon"]
+    edges = found["edges"].split()
+    assert "learning_rate" in edges
+    assert found["trials"] == len(
+        [n for n in results if n.startswith("trial/narrow/muon")]
+    )
+    assert found["untried"] == ""  # nothing is better than the least rate: it ended
     closed = [axis.name for axis in RULES["muon"] if axis.closed]
-    assert not {*closed} & {*edges["narrow", "muon"]}
+    assert not {*closed} & {*edges}
+
+
+def test_a_search_that_was_stopped_says_what_it_did_not_try(finished):
+    plan, results, _ = finished
+    results = {k: v for k, v in results.items() if v["rule"] != "adamw"}
+    small = OptimizerPlan(
+        dataclasses.replace(plan.options, tasks=("narrow",), rules=("muon",), trials=2)
+    )
+    found = searches(small, results)["narrow", "muon"]
+    assert "momentum-" in found["untried"].split()
+
+
+def test_a_part_does_not_take_the_place_of_all(finished, tmp_path, capsys):
+    plan, results, _ = finished
+    rows = tables(plan, results, None)["compare"]
+    write_record("optimizer.compare", rows, "python", {}, "note", tmp_path)
+    words = ["--compare", "--only", "compare", "--task", "narrow", "--rule", "adamw"]
+    assert main([*words, "--out", str(tmp_path)]) == 2
+    assert "--known" in capsys.readouterr().err

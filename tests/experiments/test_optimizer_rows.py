@@ -1,4 +1,5 @@
 import math
+from unittest.mock import ANY
 
 import pytest
 
@@ -9,9 +10,11 @@ from experiments.optimizer_rows import (
     lost,
     robustness_rows,
     run_rows,
+    settings_hash,
     trial_rows,
     untuned_rows,
 )
+from uets_jax.config import ExperimentConfig, OptimConfig, to_dict
 
 MODEL = {"width": 32, "depth": 2, "vocab": 1024}
 CONFIG = {"model": MODEL, "data": {"source": "tokens:a/clean.b"}}
@@ -53,13 +56,13 @@ def runs():
     return found
 
 
-TIMES = {("narrow", "adamw"): 0.1, ("narrow", "muon"): 0.11}
-TIMES |= {("narrow", "learned"): 0.12, ("narrow", "sgd"): 0.1}
+TIMES = {("narrow", "adamw"): [0.1] * 3, ("narrow", "muon"): [0.11] * 3}
+TIMES |= {("narrow", "learned"): [0.11, 0.12, 0.13], ("narrow", "sgd"): [0.1] * 3}
 
 
 def test_ratios_of_steps_and_seconds():
-    edges = {("narrow", "muon"): ["learning_rate"]}
-    rows = {r["arm"]: r for r in compare_rows(runs(), TIMES, edges, 1000.0)}
+    searched = {("narrow", "muon"): {"edges": "learning_rate"}}
+    rows = {r["arm"]: r for r in compare_rows(runs(), TIMES, searched, 1000.0)}
     assert rows["adamw"]["steps_ratio_adamw"] == 1.0
     assert [rows[arm]["seeds"] for arm in ("adamw", "muon", "sgd")] == [3, 3, 3]
     assert rows["muon"]["steps_ratio_adamw"] == pytest.approx(1.5, rel=0.01)
@@ -67,6 +70,10 @@ def test_ratios_of_steps_and_seconds():
     assert rows["learned"]["steps_ratio_muon"] == pytest.approx(2 / 1.5, rel=0.01)
     seconds = rows["learned"]["seconds_ratio_adamw"]
     assert seconds == pytest.approx(2.0 * 0.1 / 0.12, rel=0.01)
+    low, steps = (
+        rows["learned"][f"{k}_ratio_adamw_ci_low"] for k in ("seconds", "steps")
+    )
+    assert low == pytest.approx(steps * 0.1 / 0.13)  # the slowest round
     assert rows["muon"]["edges"] == "learning_rate"
     low = rows["learned"]["steps_ratio_muon_ci_low"]
     assert low == pytest.approx(2 / 1.5, rel=0.05)  # what a seed does cancels
@@ -105,7 +112,7 @@ def test_trials_and_runs_are_all_listed():
             "settings": "learning_rate=0.01",
             "bits_per_byte": None,
             "diverged": True,
-            "config_hash": None,
+            "settings_hash": ANY,
             "commit": None,
         }
     ]
@@ -147,3 +154,13 @@ def test_untuned_over_tuned():
 def test_every_table_has_a_note():
     names = {"compare", "trials", "runs", "robustness", "untuned"}
     assert {*optimizer_rows.NOTES} == names
+
+
+def test_a_settings_hash_is_of_what_is_not_default():
+    plain = to_dict(ExperimentConfig())
+    other = to_dict(ExperimentConfig(optim=OptimConfig(b1=0.5)))
+    assert settings_hash(plain) != settings_hash(other)
+    for config in (plain, other):
+        before = settings_hash(config)
+        config["optim"].pop("gate_every")  # as of a program that lacks the field
+        assert settings_hash(config) == before

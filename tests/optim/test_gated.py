@@ -16,6 +16,7 @@ from uets_jax.optim.gate import GateSettings, init_theta
 from uets_jax.optim.gated import gate_metrics, scale_by_gated_rules
 from uets_jax.optim.gated_state import GatedState
 from uets_jax.optim.rules import rule
+from uets_jax.optim.stored import load_theta
 from uets_jax.train.mesh import make_mesh
 
 RATE = 0.05
@@ -84,6 +85,26 @@ def test_a_gate_that_is_sure_is_the_nominal_rule(nominal, small, about, draw, ke
     ours, state = run(none, small, draw, 4)
     chex.assert_trees_all_close(ours, expected, rtol=1e-6, atol=1e-6)
     assert gate_metrics(state) == {}
+
+
+def test_weights_can_be_the_shipped_ones_and_must_fit_the_settings(small, about, key):
+    stored = load_theta()
+    given = [
+        scale_by_gated_rules("default", **about),
+        scale_by_gated_rules(stored, **about),
+        scale_by_gated_rules(stored.theta, **about, settings=stored.settings),
+    ]
+    steps = [tx.update(small, tx.init(small), small)[0] for tx in given]
+    chex.assert_trees_all_equal(*steps)
+    other = init_theta(key, GateSettings(rules=("adam", "muon")))
+    with pytest.raises(UserError, match="weights: output: shape"):
+        scale_by_gated_rules(other)
+
+
+def test_without_theta_axes_are_checked_too(small, about):
+    wrong = {**about, "matrices": lambda p: jax.tree.map(lambda x: ((0,), (7,)), p)}
+    with pytest.raises(UserError, match=r"axes \(\(0,\), \(7,\)\) do not fit shape"):
+        scale_by_gated_rules(None, **wrong).init(small)
 
 
 def test_without_theta_there_is_no_gate_in_the_program(small, about, draw):

@@ -71,6 +71,8 @@ def test_leaves_of_any_tree_are_told_by_their_paths():
         ("head_mix", "hidden"),
         ("LayerNorm_0", "vector"),
         ("mlp_norm", "vector"),
+        ("norm_proj", "hidden"),
+        ("readout", "head"),
         ("Dense_3", "hidden"),
     ],
 )
@@ -79,6 +81,12 @@ def test_a_name_says_what_a_matrix_is(name, role):
     assert leaf.role == role
     assert (leaf.axes is not None) == (role == "hidden")
     assert leaf.decays == (role != "vector")
+
+
+def test_only_what_is_near_a_leaf_tells_its_role():
+    params = {"beta_net": {"embedder": {"dense": {"kernel": jnp.ones((4, 5))}}}}
+    [leaf] = describe(params)
+    assert (leaf.role, leaf.decays) == ("hidden", True)
 
 
 def test_stacks_of_vectors_follow_no_matrix_rule_and_stacks_of_matrices_are_named():

@@ -36,10 +36,10 @@ from uets_jax.optim.gated_state import (
 from uets_jax.optim.leaves import Leaf, Tree, describe
 from uets_jax.optim.mixture import Mixed, Rows, decision, mixed
 from uets_jax.optim.nominal import nominal_rule
+from uets_jax.optim.stored import Weights, resolved
 from uets_jax.types import Params
 
 GATE = "gate"  # name of the branch in which decisions are taken
-DEFAULT = GateSettings()
 
 
 def _unnamed(
@@ -49,15 +49,25 @@ def _unnamed(
     return jax.lax.cond(predicate, true_fun, false_fun, *operands)
 
 
+def _described(init: Callable[[Params], Any], about: dict[str, Tree | None]) -> Any:
+    """`init`, once the leaves have been found to be what they are said to be."""
+
+    def checked(params: Params) -> Any:
+        describe(params, **about)
+        return init(params)
+
+    return checked
+
+
 def scale_by_gated_rules(
-    theta: GateTheta | None = None,
+    theta: Weights = None,
     *,
     matrices: Tree | None = None,
     decayed: Tree | None = None,
     layer_axis: Tree | None = None,
     roles: Tree | None = None,
     weight_decay: Any = 0.0,
-    settings: GateSettings = DEFAULT,
+    settings: GateSettings | None = None,
     branch: Callable[..., Any] = _unnamed,
 ) -> optax.GradientTransformationExtraArgs:
     """The mixture of rules, weight decay included, without the learning rate.
@@ -70,25 +80,29 @@ def scale_by_gated_rules(
     theta neither holds: what is left is the nominal rule as it is.
 
     Args:
-      theta: of `gate.init_theta`, or learned; may be traced. None: the nominal rule of
-        the settings, with no gate in the program.
+      theta: of `gate.init_theta`, or learned; may be traced. "default": what is
+        shipped; the path of a file of weights; or what `stored.load_theta` gave. None:
+        the nominal rule of the settings, with no gate in the program.
       matrices: params -> (input axes, output axes) of the hidden matrices, else None;
         these four are as in `leaves.describe`, which reads paths where they are None.
       decayed: params -> True where weight decay applies.
       layer_axis: params -> 0 where axis 0 counts layers, else -1.
       roles: params -> name from `leaves.ROLES`.
       weight_decay: decoupled; times the learning rate that follows.
-      settings: all that is not learned.
+      settings: all that is not learned; weights of a file bring their own.
       branch: `measure.scopes.branch` where the FLOPs of both arms are counted, with
         `settings.every` above 1; see `GATE`.
 
     Raises:
-      UserError: for axes, roles or layer axes that don't fit a leaf.
+      UserError: for axes, roles or layer axes that don't fit a leaf, and weights that
+        can't be read or don't fit the settings.
     """
-    about = {"matrices": matrices, "decayed": decayed}
+    theta, settings = resolved(theta, settings)
+    kinds = {"matrices": matrices, "decayed": decayed}
+    about = {**kinds, "layer_axis": layer_axis, "roles": roles}
     if theta is None:
-        return nominal_rule(settings, **about, weight_decay=weight_decay)
-    about |= {"layer_axis": layer_axis, "roles": roles}
+        nominal = nominal_rule(settings, **kinds, weight_decay=weight_decay)
+        return nominal._replace(init=_described(nominal.init, about))
     plain = weight_decay
 
     def init(params: Params) -> GatedState:

@@ -21,9 +21,24 @@ from uets_jax.types import Params
 ROLES = ("embedding", "hidden", "head", "vector")
 EMBEDDINGS = ("embed", "embedder", "embedding", "embeddings", "emb", "wte", "wpe")
 EMBEDDINGS += ("table", "vocab")
-HEADS = ("head", "unembed", "logits", "classifier")  # as the last word of a name
+HEADS = (
+    "head",
+    "unembed",
+    "unembedding",
+    "logits",
+    "classifier",
+    "readout",
+)  # as the last word of a name
 VECTORS = ("bias", "scale", "gain", "gamma", "beta", "norm", "ln")
-VECTORS += ("layernorm", "rmsnorm", "batchnorm", "groupnorm")
+VECTORS += (
+    "biases",
+    "scales",
+    "norms",
+    "layernorm",
+    "rmsnorm",
+    "batchnorm",
+    "groupnorm",
+)
 
 Axes = tuple[tuple[int, ...], tuple[int, ...]]
 Tree = Callable[[Params], Any]  # params -> a tree like them
@@ -228,13 +243,17 @@ def _names(path: tuple[Hashable, ...]) -> list[list[str]]:
 
 
 def _role(path: tuple[Hashable, ...], leaf: Any) -> str:
-    """By the words of the path: 1-D leaves are vectors wherever they are."""
+    """By the words of the path: 1-D leaves are vectors wherever they are.
+
+    Of a leaf and what holds it: `beta_net/dense/kernel` is a hidden matrix.
+    """
     names = _names(path)
-    if jnp.ndim(leaf) < 2 or any(word in VECTORS for name in names for word in name):
+    near = names[-2:]
+    if jnp.ndim(leaf) < 2 or any(name[-1] in VECTORS for name in near):
         return "vector"
     if any(name[-1] in HEADS for name in names):
         return "head"
-    own = any(word in EMBEDDINGS for name in names for word in name)
+    own = any(word in EMBEDDINGS for name in near for word in name)
     return "embedding" if own else "hidden"
 
 

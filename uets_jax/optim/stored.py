@@ -37,6 +37,10 @@ class Stored(NamedTuple):
     card: dict[str, Any]
 
 
+Weights = GateTheta | Stored | str | Path | None
+_HOW = "give 'default', None, the path of an .npz file or a theta"
+
+
 def save_theta(
     path: Path | str,
     theta: GateTheta,
@@ -78,6 +82,41 @@ def load_theta(path: Path | str | None = None) -> Stored:
     return Stored(theta, settings, card)
 
 
+def resolved(
+    weights: Weights, settings: GateSettings | None = None, **changes: Any
+) -> tuple[GateTheta | None, GateSettings]:
+    """Theta and settings that `weights` stands for; None: the nominal rule.
+
+    Args:
+      weights: see `optimizer.learned`; "" is None.
+      settings: of a theta or of none; those of a file are its own.
+      changes: of single fields of the settings.
+
+    Raises:
+      UserError: for what can't be read, and weights of another shape than the settings.
+    """
+    theta, own = weights, settings or GateSettings()
+    if isinstance(weights, Stored):
+        theta, own = weights.theta, settings or weights.settings
+    elif not isinstance(weights, GateTheta | str | Path | None):
+        raise UserError(f"weights: {_HOW}, not a {type(weights).__name__}")
+    if isinstance(weights, str | Path) and str(weights):
+        if settings is not None:
+            raise UserError(
+                f"settings: weights={str(weights)!r} bring their own; give a theta to "
+                "have others"
+            )
+        if isinstance(weights, str) and weights != "default" and "." not in weights:
+            raise UserError(f"weights: {_HOW}, not {weights!r}")
+        found = load_theta(None if weights == "default" else weights)
+        theta, own = found.theta, found.settings
+    theta = None if isinstance(theta, str) else theta
+    own = dataclasses.replace(own, **changes)
+    if theta is not None:
+        check_theta(theta, own, "weights")
+    return theta, own
+
+
 def _place(path: Path | str) -> Path:
     place = Path(path).expanduser()
     if place.suffix != ".npz":
@@ -97,8 +136,8 @@ def _arrays(place: Path) -> dict[str, np.ndarray]:
             return {name: np.asarray(file[name], np.float32) for name in file.files}
     except OSError as error:
         raise UserError(f"{place}: can't be read ({error.strerror or error})") from None
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise UserError(f"{place}: no .npz of plain arrays ({error})") from None
+    except (ValueError, TypeError, zipfile.BadZipFile, EOFError, AttributeError) as e:
+        raise UserError(f"{place}: no .npz of plain arrays ({e})") from None
 
 
 def _theta(arrays: Mapping[str, np.ndarray], where: str) -> GateTheta:

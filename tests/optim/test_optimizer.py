@@ -12,8 +12,8 @@ from uets_jax.config import OptimConfig
 from uets_jax.errors import UserError
 from uets_jax.optim.gate import GateSettings, init_theta
 from uets_jax.optim.gated import gate_metrics
-from uets_jax.optim.learned import learned_rule, minus_rate, settings_of
 from uets_jax.optim.leaves import following
+from uets_jax.optim.optimizer import learned_rule, minus_rate, settings_of
 from uets_jax.optim.rules import rule
 from uets_jax.optim.stored import load_theta, save_theta
 
@@ -167,3 +167,13 @@ def test_the_rate_is_minus_and_traced(small):
     updates, _ = minus_rate(0.5).update({"a": jnp.ones(2)}, (), learning_rate=2.0)
     np.testing.assert_allclose(updates["a"], -2.0)
     assert load_theta().settings.nominal == "muon"
+
+
+def test_it_has_a_usual_rate_and_names_what_is_no_rate(own, draw):
+    usual, _ = run(learned(), own, draw)
+    given, _ = run(learned(0.02), own, draw)
+    chex.assert_trees_all_equal(usual, given)
+    with pytest.raises(UserError, match="learning_rate: give a number, not 'default'"):
+        learned("default")
+    with pytest.raises(UserError, match="weight_decay: give a number, not None"):
+        learned(0.1, weight_decay=None)

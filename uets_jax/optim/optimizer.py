@@ -7,7 +7,6 @@ updates, state = tx.update(grads, state, params, value=loss)
 import dataclasses
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,14 +17,11 @@ from jaxtyping import Array, Int
 from uets_jax.config import OptimConfig
 from uets_jax.errors import UserError
 from uets_jax.optim import leaves, rules
-from uets_jax.optim.gate import GateSettings, GateTheta, check_theta
+from uets_jax.optim.gate import GateSettings, GateTheta
 from uets_jax.optim.gated import scale_by_gated_rules
 from uets_jax.optim.leaves import Tree
-from uets_jax.optim.stored import load_theta
+from uets_jax.optim.stored import Weights, resolved
 from uets_jax.types import Params
-
-Weights = GateTheta | str | Path | None
-_HOW = "give 'default', None, the path of an .npz file or a theta"
 
 
 class LearnedState(NamedTuple):
@@ -36,7 +32,7 @@ class LearnedState(NamedTuple):
 
 
 def learned(
-    learning_rate: Any,
+    learning_rate: Any = 0.02,
     weight_decay: Any = 0.1,
     weights: Weights = "default",
     *,
@@ -55,7 +51,9 @@ def learned(
     `steps` as extra arguments win over those here. One rate serves all: the update
     of a hidden matrix has RMS 0.2, all else has `adam_ratio` (2) times Adam's update.
     Clip the gradient's global norm before. With weights a step that is not finite
-    changes nothing; without them it is as plain as Muon.
+    changes nothing, and the nominal rule alone acts while the loss has risen far (if it
+    is given); without weights it is as plain as Muon. `momentum` and the like are the
+    nominal rule's: the gate multiplies 1 - b.
 
     Args:
       learning_rate: a number, traced or not, or a schedule: step -> number.
@@ -67,7 +65,8 @@ def learned(
         apply. None: 2-D leaves, unless their path has a word such as embedding, wte,
         vocab, scale, bias or norm, or a name that ends in head; what was read says
         `leaves.describe(params)`. Give it for stacks of layers, convolutions and other
-        kernels with more axes: they follow Adam otherwise, and a warning says so.
+        kernels with more axes: they follow Adam otherwise, at `adam_ratio` times the
+        rate like embeddings, and a warning says so.
       decayed, layer_axis, roles: see `scale_by_gated_rules`.
       settings: of a theta or without weights; files bring their own.
       every: steps between two decisions of the gate; None: as the settings have it.
@@ -82,6 +81,12 @@ def learned(
     """
     given = {"every": every, "between": between}
     changes = {name: value for name, value in given.items() if value is not None}
+    for name, value in (
+        ("learning_rate", learning_rate),
+        ("weight_decay", weight_decay),
+    ):
+        if value is None or isinstance(value, str):
+            raise UserError(f"{name}: give a number, not {value!r}")
     theta, settings = resolved(weights, settings, **changes)
     rule = scale_by_gated_rules(
         theta,
@@ -113,8 +118,8 @@ def _warn(params: Params) -> None:
     if names:
         warnings.warn(
             f"learned: {names[0]} and {len(names) - 1} more have three axes or more "
-            "and follow Adam: give matrices=, a function from parameters to (input "
-            "axes, output axes)",
+            "and follow Adam at `adam_ratio` times the rate: give matrices=, a "
+            "function from parameters to (input axes, output axes)",
             stacklevel=4,
         )
 
@@ -162,30 +167,6 @@ def _of_config(config: OptimConfig) -> tuple[GateTheta | None, GateSettings]:
     theta, own = resolved(config.weights, **changes)
     if own.nominal == "adamw" and "adam_ratio" in changes:
         own = dataclasses.replace(own, rest_ratio=config.adam_ratio)
-    return theta, own
-
-
-def resolved(
-    weights: Weights, settings: GateSettings | None = None, **changes: Any
-) -> tuple[GateTheta | None, GateSettings]:
-    """Theta and settings that `weights` stands for; None: the nominal rule."""
-    theta, own = weights, settings or GateSettings()
-    if not isinstance(weights, GateTheta | str | Path | None):
-        raise UserError(f"weights: {_HOW}, not a {type(weights).__name__}")
-    if isinstance(weights, str | Path) and str(weights):
-        if settings is not None:
-            raise UserError(
-                f"settings: weights={str(weights)!r} bring their own; give a theta to "
-                "have others"
-            )
-        if isinstance(weights, str) and weights != "default" and "." not in weights:
-            raise UserError(f"weights: {_HOW}, not {weights!r}")
-        found = load_theta(None if weights == "default" else weights)
-        theta, own = found.theta, found.settings
-    theta = None if isinstance(theta, str) else theta
-    own = dataclasses.replace(own, **changes)
-    if theta is not None:
-        check_theta(theta, own, "weights")
     return theta, own
 
 
