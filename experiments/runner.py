@@ -107,12 +107,12 @@ def _run_queue(
         if interrupts.caught:
             raise StoppedError(f"{runs}: {STOPPED.format(interrupts.caught)}")
         wanted = plan(results)
-        results |= finished(wanted, results, runs)
+        while new := finished(wanted, results, runs):  # before anything is run
+            results |= new
+            wanted = plan(results)
         left = [job for job in wanted if job.name not in results]
         if not left:
-            if all(job.name in results for job in plan(results)):
-                return results
-            continue
+            return results
         if not any(_try(job, runs, results, left, pace, say) for job in left):
             time.sleep(WAIT)
 

@@ -186,6 +186,20 @@ def test_a_plan_is_asked_again_after_every_run(base, training, tmp_path):
     assert len(training.calls) == 4
 
 
+def test_all_that_is_there_is_read_before_anything_is_run(base, training, tmp_path):
+    """Three in a row come before another one, also when the same command goes on."""
+
+    def plan(results):
+        chain = [job(base, str(i), seed=i) for i in range(1, 4)]
+        known = next((i for i in range(3) if chain[i].name not in results), 2)
+        return [*chain[: known + 1], job(base, "other", seed=9)]
+
+    run_queue(lambda results: plan(results)[:-1][:2], tmp_path, ignore)
+    training.calls.clear()
+    run_queue(plan, tmp_path, ignore)
+    assert training.calls == ["3", "other"]
+
+
 def test_an_empty_plan_ends_at_once(tmp_path):
     assert run_queue(always(), tmp_path) == {}
 
