@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments.optimizer_plan import OptimizerPlan
-from experiments.optimizer_rows import settings_text
 from experiments.records import read_record
 from experiments.runner import Job, Results, finished
 from uets_jax.config import config_hash, to_dict
@@ -58,10 +57,8 @@ def on_record(out: Path, digest: str) -> Known:
         for row in record["rows"]:
             if row["arm"] == "learned" and not same:
                 continue
-            share = row.get("share", 1.0), row.get("seed", 0)
-            own = {"commit": record["commit"], **row}
-            mark = row.get("config_hash")
-            found[stage, row["task"], row["arm"], row["settings"], *share, mark] = own
+            key = stage, row["task"], row["arm"], row.get("config_hash")
+            found[key] = {"commit": record["commit"], **row}
     return found
 
 
@@ -69,10 +66,7 @@ def key_of(job: Job) -> tuple[Any, ...]:
     """What a row of the job's result says that it is of."""
     labels = dict(job.labels)
     names = ("stage", "task", "rule")
-    settings = settings_text(labels["settings"])
-    mark = config_hash(job.config)
-    own = tuple(labels[n] for n in names)
-    return (*own, settings, labels["share"], labels["seed"], mark)
+    return (*(labels[name] for name in names), config_hash(job.config))
 
 
 def written(job: Job, row: Mapping[str, Any], runs: Path) -> dict[str, Any]:
