@@ -19,12 +19,14 @@ _WARMUP = Axis("warmup", (0.02, 0.05, 0.1, 0.2, 0.4), 1, closed=True)
 _B1 = Axis("b1", (0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.98), 4)
 _B2 = Axis("b2", (0.8, 0.9, 0.95, 0.98, 0.99), 2)
 _MOMENTUM = Axis("momentum", (0.3, 0.5, 0.7, 0.85, 0.95, 0.98), 4)
+# the shipped gate multiplies 1 - momentum of hidden matrices by 4: as wide as Muon's
+_GATED = Axis("momentum", (0.83, 0.88, 0.925, 0.95, 0.965, 0.985, 0.995), 3)
 _rate = lambda grid, start=3: Axis("learning_rate", grid, start)
 _MUON = (_rate(_MUON_RATES), _RATIO, _MOMENTUM, _B1, _DECAY)
 RULES: dict[str, tuple[Axis, ...]] = {
     "adamw": (_rate(_ADAM_RATES), _REST, _B1, _DECAY, _B2),
     "muon": _MUON,
-    "learned": _MUON,
+    "learned": (_rate(_MUON_RATES), _RATIO, _GATED, _B1, _DECAY),
     "soap": (_rate(_ADAM_RATES), _REST, _B1, _DECAY, _B2),
     "lion": (_rate(_LION_RATES), _REST, _B1, _DECAY, _B2),
     "schedule_free": (_rate(_ADAM_RATES, 4), _REST, _B1, _DECAY, _B2),

@@ -53,7 +53,7 @@ class Task:
 
 
 MANY = ("adamw", "muon", "learned")
-RIVALS = ("learned", "soap")  # whose budgets lie around Muon's loss, too
+RIVALS = ("adamw", "learned", "soap")  # whose budgets lie around Muon's loss, too
 TASKS = (
     Task("narrow", "clean", 32, 2, 100, many=10),
     Task("long", "clean", 32, 2, 400, rules=MANY),
@@ -234,8 +234,8 @@ class OptimizerPlan:
         seeds = range(1, 1 + (task.many if rule in MANY else task.seeds))
         final = lambda place, seed: self.final(task, rule, settings, place, seed)
         places: set[int] = {WHOLE} if rule in MANY else set()
-        goals = {"adamw": [], "muon": ["adamw"]}.get(rule, ["adamw"])
-        goals = [*goals, "muon"] if rule in RIVALS else goals
+        goals = [] if rule == "adamw" else ["adamw"]
+        goals += ["muon"] if rule in RIVALS and "muon" in self.rules(task) else []
         for goal in goals:
             target = self._goal(task, goal, results)
             tried: dict[int, float | None] = {}
@@ -320,17 +320,16 @@ def next_place(tried: Mapping[int, float | None], target: float) -> int | None:
 
 
 def around(tried: Mapping[int, float | None], target: float) -> list[int]:
-    """Three neighbours of the ladder: two that bracket the target, and one more.
+    """Four neighbours of the ladder, two on each side of the target.
 
-    The two largest where the target is never reached, the three least where the
-    least budget reaches it.
+    Seed 1 says where it lies, so that other seeds may find it a place further. Fewer at
+    an end; the two largest where the target is never reached.
     """
     reached = [p for p, bits in tried.items() if bits is not None and bits <= target]
     if not reached:
         return [len(LADDER) - 2, len(LADDER) - 1]
     high = min(reached)
-    first = min(max(high - 1, 0), len(LADDER) - 3)
-    return [first, first + 1, first + 2]
+    return [*range(max(high - 2, 0), min(high + 2, len(LADDER)))]
 
 
 def _changed(

@@ -58,10 +58,10 @@ def test_trials_then_budgets_around_the_target():
     shares = lambda rule: sorted(
         {r["share"] for r in runs_of(records, stage="final", arm=rule)}
     )
-    assert shares("adamw") == [1.0]
-    assert shares("muon") == [0.5, 0.7, 1.0]  # 0.6 between; 1.0 for equal steps
+    assert shares("adamw") == [1.0, 1.4, 2.0]  # 1.67 for Muon's loss
+    assert shares("muon") == [0.35, 0.5, 0.7, 1.0]  # 0.6 between
     # 0.5 for AdamW's loss, 0.83 for Muon's
-    assert shares("learned") == [0.35, 0.5, 0.7, 1.0, 1.4]
+    assert shares("learned") == [0.25, 0.35, 0.5, 0.7, 1.0, 1.4]
     assert shares("sgd") == [0.5, 0.7, 1.0, 1.4, 2.0]  # looked up to the end
     count = lambda rule: len(runs_of(records, stage="final", arm=rule, share=0.7))
     assert (count("muon"), count("lion")) == (10, 3)
@@ -94,13 +94,13 @@ def test_next_place(tried, place):
 @pytest.mark.parametrize(
     ("tried", "places"),
     [
-        ({3: 2.0, 2: 4.0}, [2, 3, 4]),
-        ({0: 2.0, 1: 2.0, 2: 2.0, 3: 2.0}, [0, 1, 2]),
+        ({3: 2.0, 2: 4.0}, [1, 2, 3, 4]),
+        ({0: 2.0, 1: 2.0, 2: 2.0, 3: 2.0}, [0, 1]),
         ({7: 2.0, 6: 4.0}, [5, 6, 7]),
         ({7: 4.0}, [6, 7]),
     ],
 )
-def test_three_budgets_around_the_target(tried, places):
+def test_budgets_around_the_target(tried, places):
     assert around(tried, 3.0) == places
     assert all(place < len(LADDER) for place in places)
 
