@@ -65,6 +65,7 @@ FIXED = {"learned": {"weights": "default"}, "schedule_free": {"schedule": "const
 UNTUNED: dict[str, tuple[str, dict[str, Any]]] = {
     "learned": ("learned", {}),
     "muon": ("muon", {}),
+    "adamw, this house's": ("adamw", {}),
     "adamw, PyTorch's defaults": (
         "adamw",
         {"learning_rate": 0.001, "weight_decay": 0.01, "b2": 0.999},
