@@ -12,6 +12,8 @@ until two neighbours bracket AdamW's loss.
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -257,7 +259,8 @@ class OptimizerPlan:
         """A run of a budget of the ladder."""
         share = LADDER[place]
         config = configure(self.options, task, rule, settings, share, seed)
-        name = f"final/{task.name}/{self.options.named(rule)}_x{share:g}_s{seed}"
+        own = f"{self.options.named(rule)}_{_mark(settings)}"
+        name = f"final/{task.name}/{own}_x{share:g}_s{seed}"
         return _job(name, config, task, rule, "final", share, settings)
 
     def _goal(self, task: Task, rule: str, results: Results) -> float | None:
@@ -279,7 +282,7 @@ class OptimizerPlan:
                     config = _changed(self.options, task, rule, settings, what, factor)
                     train = dataclasses.replace(config.train, seed=seed)
                     config = dataclasses.replace(config, train=train)
-                    own = self.options.named(rule)
+                    own = f"{self.options.named(rule)}_{_mark(settings)}"
                     name = f"robust/{own}_{what}_x{factor:g}_s{seed}"
                     job = _job(name, config, task, rule, "robust", 1.0, settings)
                     more = (("condition", what), ("factor", factor))
@@ -300,7 +303,8 @@ class OptimizerPlan:
                 for seed in range(1, 1 + LATER_SEEDS):
                     config = configure(self.options, task, rule, settings, 1.0, seed)
                     mark = self.options.digest if rule == "learned" else ""
-                    own_name = "-".join(filter(None, (_plain(label), mark)))
+                    parts = (_plain(label), mark, _mark(settings))
+                    own_name = "-".join(filter(None, parts))
                     name = f"untuned/{task.name}/{own_name}_s{seed}"
                     about = (name, config, task, rule, "untuned", 1.0, settings, label)
                     jobs.append(_job(*about))
@@ -375,6 +379,12 @@ def _job(
         "settings": dict(settings),
     }
     return Job(name, config, tuple(labels.items()))
+
+
+def _mark(settings: Mapping[str, Any]) -> str:
+    """Of a run's name: other settings, of another grid or search, are other runs."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _plain(label: str) -> str:
