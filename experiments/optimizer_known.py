@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.optimizer_plan import OptimizerPlan
-from experiments.optimizer_rows import settings_hash
-from experiments.records import read_record
+from experiments.records import read_record, settings_hash
 from experiments.runner import Job, Results, finished
 from uets_jax.config import config_hash, to_dict
 from uets_jax.errors import UserError

@@ -4,8 +4,6 @@ Pure. Steps are those of decayed runs; seconds are steps by the step's own time 
 quiet machine (see `step_times`), without compilation and evaluation.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 
 from experiments.optimizer_grids import RULES
 from experiments.optimizer_plan import runs_of
-from uets_jax.config import ExperimentConfig, to_dict
+from experiments.records import settings_hash
 from uets_jax.measure.difference import break_even, difference
 from uets_jax.measure.target import Curve, Interval, Target, budget_at, ratio
 
@@ -287,28 +285,6 @@ def _origin(record: Record) -> Row:
     """What was run, and by which commit."""
     commit, config = record.get("commit"), record.get("config")
     return {"settings_hash": config and settings_hash(config), "commit": commit}
-
-
-def settings_hash(config: Mapping[str, Any]) -> str:
-    """Of what a config (as `to_dict` has it) says other than by default.
-
-    Unlike `config_hash` it stays the same when the program learns new settings.
-    """
-    usual = to_dict(ExperimentConfig())
-    text = json.dumps(_departures(config, usual), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _departures(own: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for name, value in own.items():
-        base = usual.get(name)
-        if isinstance(value, Mapping) and isinstance(base, Mapping):
-            inner = _departures(value, base)
-            found |= {name: inner} if inner else {}
-        elif value != base:
-            found[name] = value
-    return found
 
 
 def robustness_rows(records: Sequence[Record]) -> list[Row]:

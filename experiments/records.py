@@ -1,12 +1,15 @@
 """Records of what was measured: one JSON file per table in `results/`."""
 
 import datetime
+import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from uets_jax.config import ExperimentConfig, to_dict
 from uets_jax.errors import UserError
 from uets_jax.measure.machine import commit, machine, versions
 from uets_jax.train.files import told, write_json
@@ -75,6 +78,28 @@ def read_record(table: str, out: Path = RESULTS) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path}: {', '.join(sorted(missing))} is missing")
     return record
+
+
+def settings_hash(config: Mapping[str, Any]) -> str:
+    """Of what a config (as `to_dict` has it) says other than by default.
+
+    Unlike `config_hash` it stays the same when the program learns new settings.
+    """
+    usual = to_dict(ExperimentConfig())
+    text = json.dumps(_departures(config, usual), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _departures(own: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in own.items():
+        base = usual.get(name)
+        if isinstance(value, Mapping) and isinstance(base, Mapping):
+            inner = _departures(value, base)
+            found |= {name: inner} if inner else {}
+        elif value != base:
+            found[name] = value
+    return found
 
 
 def _check(table: str, rows: list[dict[str, Any]], config: dict[str, Any]) -> None:

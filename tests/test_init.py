@@ -40,3 +40,5 @@ def test_rooms_are_imported_when_they_are_named():
     assert out.stdout.split() == ["False", "learned"], out.stderr
     with pytest.raises(AttributeError, match="no attribute 'optimm'"):
         _ = uets_jax.optimm
+    with pytest.raises(AttributeError):
+        _ = uets_jax.__main__  # would be the command line

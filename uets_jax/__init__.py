@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """A room or module of the package."""
+    if name.startswith("__"):
+        raise AttributeError(name)
     try:
         return importlib.import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:

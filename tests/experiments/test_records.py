@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.records import read_record, write_record
+from experiments.records import read_record, settings_hash, write_record
+from uets_jax.config import ExperimentConfig, OptimConfig, to_dict
 from uets_jax.errors import UserError
 from uets_jax.measure.machine import machine, versions
 
@@ -85,3 +86,13 @@ def test_a_broken_record_is_named(tmp_path, text, complaint):
     (tmp_path / "a.b.json").write_text(text)
     with pytest.raises(UserError, match=complaint):
         read_record("a.b", tmp_path)
+
+
+def test_a_settings_hash_is_of_what_is_not_default():
+    plain = to_dict(ExperimentConfig())
+    other = to_dict(ExperimentConfig(optim=OptimConfig(b1=0.5)))
+    assert settings_hash(plain) != settings_hash(other)
+    for config in (plain, other):
+        before = settings_hash(config)
+        config["optim"].pop("gate_every")  # as of a program that lacks the field
+        assert settings_hash(config) == before

@@ -19,26 +19,13 @@ from uets_jax.errors import UserError, nearest
 from uets_jax.types import Params
 
 ROLES = ("embedding", "hidden", "head", "vector")
+# EMBEDDINGS: any word of a name; HEADS and VECTORS: the last one
 EMBEDDINGS = ("embed", "embedder", "embedding", "embeddings", "emb", "wte", "wpe")
 EMBEDDINGS += ("table", "vocab")
-HEADS = (
-    "head",
-    "unembed",
-    "unembedding",
-    "logits",
-    "classifier",
-    "readout",
-)  # as the last word of a name
+HEADS = ("head", "unembed", "unembedding", "logits", "classifier", "readout")
 VECTORS = ("bias", "scale", "gain", "gamma", "beta", "norm", "ln")
-VECTORS += (
-    "biases",
-    "scales",
-    "norms",
-    "layernorm",
-    "rmsnorm",
-    "batchnorm",
-    "groupnorm",
-)
+VECTORS += ("biases", "scales", "norms")
+VECTORS += ("layernorm", "rmsnorm", "batchnorm", "groupnorm")
 
 Axes = tuple[tuple[int, ...], tuple[int, ...]]
 Tree = Callable[[Params], Any]  # params -> a tree like them

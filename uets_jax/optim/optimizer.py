@@ -62,11 +62,12 @@ def learned(
         .npz that `save_theta` wrote; or a theta.
       steps: of the run; None: not known.
       matrices: params -> a tree of (input axes, output axes), None where Muon does not
-        apply. None: 2-D leaves, unless their path has a word such as embedding, wte,
-        vocab, scale, bias or norm, or a name that ends in head; what was read says
-        `leaves.describe(params)`. Give it for stacks of layers, convolutions and other
-        kernels with more axes: they follow Adam otherwise, at `adam_ratio` times the
-        rate like embeddings, and a warning says so.
+        apply. None: 2-D leaves, unless their name, or that of what holds them, has a
+        word such as embedding, wte or vocab or ends in scale, bias or norm, or a name
+        on their path ends in head; what was read says `leaves.describe(params)`. Give
+        it for stacks of layers, convolutions and other kernels with more axes: they
+        follow Adam otherwise, at `adam_ratio` times the rate like embeddings, and a
+        warning says so.
       decayed, layer_axis, roles: see `scale_by_gated_rules`.
       settings: of a theta or without weights; files bring their own.
       every: steps between two decisions of the gate; None: as the settings have it.
@@ -81,10 +82,8 @@ def learned(
     """
     given = {"every": every, "between": between}
     changes = {name: value for name, value in given.items() if value is not None}
-    for name, value in (
-        ("learning_rate", learning_rate),
-        ("weight_decay", weight_decay),
-    ):
+    numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    for name, value in numbers.items():
         if value is None or isinstance(value, str):
             raise UserError(f"{name}: give a number, not {value!r}")
     theta, settings = resolved(weights, settings, **changes)
