@@ -331,6 +331,9 @@ class TrainConfig:
     """Parts that a batch is cut into, one after the other, to save memory."""
     seed: int = 0
     """Of the initial parameters and of the order of the data."""
+    start: Literal["random", "counts"] = "random"
+    """counts: embedding, head and n-gram tables begin in closed form, with what counts
+    of the training text say (see models/closed_form.py); charged as statistics."""
     eval_every: int = 100
     """Steps between validations; 0: only at the end."""
     eval_tokens: int = 100_000

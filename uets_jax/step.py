@@ -184,10 +184,20 @@ def admit(
     return kept, {**metrics, "skipped": (~good).astype(jnp.int32)}
 
 
-def init_state(program: Program, hypers: Hypers, seed: Array | int) -> TrainState:
-    """The state before the first step; pure, so it can be jitted or `eval_shape`d."""
+def init_state(
+    program: Program,
+    hypers: Hypers,
+    seed: Array | int,
+    start: Callable[[Params], Params] | None = None,
+) -> TrainState:
+    """The state before the first step; pure, so it can be jitted or `eval_shape`d.
+
+    Args:
+      start: from fresh parameters to those that the run begins with.
+    """
     root, key = jax.random.split(jax.random.key(seed))
     params = program.init(key)
+    params = params if start is None else start(params)
     filled = {s: getattr(program, s) for s in SLOTS}
     parts = {s: part.init(params) for s, part in filled.items() if part is not None}
     step = jnp.zeros((), jnp.int32)

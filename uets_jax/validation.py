@@ -142,6 +142,11 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"model.head_dim: rope needs an even one, got {m.head_dim}"
     if m.memory_order > 3:
         yield f"model.memory_order: must be 2 or 3, got {m.memory_order}"
+    if m.tied and t.start == "counts":
+        yield (
+            "train.start: counts needs a head of its own (model.tied false, such as "
+            "preset modern); or use random"
+        )
     if m.experts == 1:
         yield "model.experts: 1 leaves nothing to route; give 0 (one MLP) or 2 or more"
     upcycled = not m.experts and "experts=" in config.growth.plan

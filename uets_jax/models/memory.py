@@ -5,6 +5,8 @@ hash: a look-up gives what a layer would have to compute from the two tokens bef
 Rows start at zero, so that a table added to a trained model changes nothing.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
@@ -41,6 +43,15 @@ def ngram_hash(
     return mixed ^ (mixed >> 13)
 
 
+def table_rows(
+    config: ModelConfig, tokens: Int[Array, "b l"], order: int, segments: Any
+) -> Int[Array, "b l"]:
+    """The row of the order's table that each place reads."""
+    apart = segments if config.mask_documents else None
+    rows = ngram_hash(tokens, order, apart) % jnp.uint32(config.memory_rows)
+    return rows.astype(jnp.int32)
+
+
 class NGramTables(nn.Module):
     """Token ids [B, L] to the sum of their n-grams' rows [B, L, D].
 
@@ -54,12 +65,11 @@ class NGramTables(nn.Module):
         self, tokens: Int[Array, "b l"], segments: Int[Array, "b l"]
     ) -> Float[Array, "b l d"]:
         c = self.config
-        apart = segments if c.mask_documents else None
         total = jnp.zeros((*tokens.shape, c.width), c.dtype)
         for order in range(2, c.memory_order + 1):
-            rows = ngram_hash(tokens, order, apart) % jnp.uint32(c.memory_rows)
             table = Rows((c.memory_rows, c.width), name=NAMES[order])()
-            total = total + table[rows.astype(jnp.int32)].astype(c.dtype)
+            rows = table_rows(c, tokens, order, segments)
+            total = total + table[rows].astype(c.dtype)
         return total
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from uets_jax.config import MeshConfig
 from uets_jax.errors import UserError
 from uets_jax.models.axes import axes_of
 from uets_jax.step import Program, init_state, train_step
-from uets_jax.types import Batch, Hypers, TrainState
+from uets_jax.types import Batch, Hypers, Params, TrainState
 
 # Which mesh axis a parameter's axis is split over, where its size allows.
 _RULES = {
@@ -24,6 +25,7 @@ _RULES = {
     "width": "fsdp",
 }
 _ROWS = PartitionSpec(("data", "fsdp"))
+Start = Callable[..., Params]
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
@@ -104,10 +106,18 @@ def _placed(program: Program, mesh: Mesh) -> TrainState:
 
 
 @functools.lru_cache(maxsize=64)
-def compile_init(program: Program, mesh: Mesh):
-    """Jits `(hypers, seed) -> state`, each leaf made where it belongs."""
-    where = _placed(program, mesh)
-    return jax.jit(functools.partial(init_state, program), out_shardings=where)
+def compile_init(program: Program, mesh: Mesh, start: Start | None = None):
+    """Jits `(hypers, seed, text=None) -> state`, each leaf made where it belongs.
+
+    Args:
+      start: (fresh params, text) -> params that the run begins with.
+    """
+
+    def init(hypers: Hypers, seed: Any, text: Any = None) -> TrainState:
+        own = None if start is None else functools.partial(start, text=text)
+        return init_state(program, hypers, seed, own)
+
+    return jax.jit(init, out_shardings=_placed(program, mesh))
 
 
 @functools.lru_cache(maxsize=64)

@@ -27,8 +27,15 @@ from uets_jax.errors import UserError
 from uets_jax.growth.grow import check_own
 from uets_jax.growth.learned import load_policy
 from uets_jax.growth.stages import Stage, after, ladder, parse, prunes
+from uets_jax.measure.work import Cost, Costs
 from uets_jax.step import Program
-from uets_jax.train.assets import build_assets, inputs_sha256
+from uets_jax.train.assets import asset_costs, build_assets, inputs_sha256
+from uets_jax.train.counting import (
+    check_start,
+    counted_text,
+    start_costs,
+    start_of,
+)
 from uets_jax.train.mesh import check_rows, compile_init, make_mesh
 from uets_jax.types import Batch, Hypers, TrainState
 from uets_jax.validation import validate
@@ -110,8 +117,21 @@ class Session:
 
     def initial_state(self) -> TrainState:
         """The state before the first step, on the mesh."""
-        init = compile_init(self.program, self.mesh)
-        return init(hypers(self.config), self.config.train.seed)
+        values, seed = hypers(self.config), self.config.train.seed
+        if self.config.train.start == "random":
+            return compile_init(self.program, self.mesh)(values, seed)
+        init = compile_init(self.program, self.mesh, start_of(self.config.model))
+        return init(values, seed, counted_text(self.config, self.store))
+
+    def start_costs(self) -> Costs:
+        """What has to be known before the first step, beside the weights of others."""
+        costs = asset_costs(self.config, self.store)
+        if self.config.train.start == "random":
+            return costs
+        text = counted_text(self.config, self.store)
+        counting = start_costs(self.config, self.program, text)
+        names = costs | counting
+        return {n: costs.get(n, Cost()) + counting.get(n, Cost()) for n in names}
 
 
 def open_session(
@@ -133,6 +153,7 @@ def open_session(
     store = prepare(config.data)
     config = resolve(config, store)
     session = Session(config, store, build(config, overrides), mesh, overrides)
+    check_start(config, overrides)
     check_growth(config, overrides)
     # raise now, not at the first step
     _ = session.windows, session.assets, session.assets_sha256

@@ -18,7 +18,6 @@ from uets_jax.report.metrics import MetricsWriter, cut_back
 from uets_jax.report.progress import Progress
 from uets_jax.report.trackers import Trackers, open_trackers
 from uets_jax.train import checkpoint
-from uets_jax.train.assets import asset_costs
 from uets_jax.train.files import told
 from uets_jax.train.interrupts import Interrupts
 from uets_jax.train.processes import agreement, alike, barrier, is_main
@@ -73,7 +72,7 @@ def begin(
             cut_back(out / "metrics.jsonl", at.step)
     if state is None:
         state = session.initial_state()
-        ledger.charge(asset_costs(config, session.store))
+        ledger.charge(session.start_costs())
     else:
         ledger.carry(record["ledger"])
         state = state._replace(hypers=session.place_hypers(hypers(config)))
