@@ -94,14 +94,15 @@ def config(
         {
             "name": f"{arm} {depth} layers",
             "data": {"source": source},
-            "model": _model(arm, depth),
+            "model": model(arm, depth),
             "optim": optim,
             "train": {**train, "eval_every": 0, "eval_tokens": 0, "mesh": {"data": 1}},
         }
     )
 
 
-def _model(arm: str, depth: int) -> dict[str, Any]:
+def model(arm: str, depth: int) -> dict[str, Any]:
+    """The architecture of an arm, as `from_dict` takes it."""
     return {
         "preset": PRESET.get(arm, "modern"),
         "depth": depth,
@@ -119,7 +120,7 @@ def _model(arm: str, depth: int) -> dict[str, Any]:
 def step_flops(arm: str, depth: int, batch: int) -> int:
     """Total FLOPs of one training step, counted on its trace; nothing is compiled."""
     values = {
-        "model": _model(arm, depth),
+        "model": model(arm, depth),
         "optim": {"name": "muon" if arm in MUON else "adamw"},
         "train": {"batch": batch},
     }

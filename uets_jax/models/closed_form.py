@@ -9,20 +9,22 @@ bigrams, and the n-gram tables with what the tokens before tell beside that:
    frequencies (Levy & Goldberg 2014), the log unigram in a coordinate of its own; then
    `REFINED` full-batch steps of Adam on the cross entropy of the bigrams, through the
    model's final norm and soft-cap.
-2. tables: with w(y) the head's vector of a token and E[w | x] its mean under the bigram
-   model, the row of a bucket b gets one step along the mean gradient of its tokens,
+2. tables: with w(y) the head's vector of a token and E[w] its mean under what shorter
+   n-grams say, the row of a bucket gets one step along its mean gradient,
 
-       row(b) = STEP / h * sum_b (w(y) - E[w | x]) / (n_b + SHRINK),
+       row = STEP / h * sum (w(y) - E[w]) / (n + SHRINK),
 
-   h being the mean curvature, the variance of w under the model per coordinate. Longer
-   n-grams start from what the shorter ones already say (Witten-Bell-like back-off with
-   `BACKED` pseudo-counts).
+   over its n places; h is the mean curvature, the variance of w per coordinate. Buckets
+   that are read most often get Nesterov's steps to where the model's own mean of w is
+   the counted one. A longer n-gram starts from there; for rarer buckets, from the mean
+   with `BACKED` pseudo-counts of the shorter one.
 
 Where blocks begin as the identity (`zero_init`) the untrained model is exactly that
 n-gram model; elsewhere nearly so. All of it is JAX, so the ledger counts it.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +40,15 @@ from uets_jax.types import IGNORED, Batch, Params
 LARGEST = 8192  # vocabulary: its square is held in memory
 REFINED, RATE = 20, 0.1
 STEP, SHRINK, BACKED = 0.14, 5.0, 2.0
+FITTED, MOVES, MOMENTUM, PUSH = 8192, 8, 0.7, 0.57  # rows, steps, steps' sizes
+AT_ONCE = 1024  # rows that are fitted together
 OVERSAMPLED, POWERS = 8, 2  # of the randomised SVD
 CONSTANT = 2.0  # the coordinate that carries the log unigram, in units of the others
 
 Square = Float[Array, "v v"]
 Matrix = Float[Array, "v d"]
+Rows = Float[Array, "n d"]
+Vector = Float[Array, " d"]
 
 
 def closed_form(config: ModelConfig, params: Params, text: Batch) -> Params:
@@ -148,43 +154,107 @@ def randomised_svd(matrix: Float[Array, "m n"], rank: int) -> tuple[Array, ...]:
 
 def ngram_rows(
     config: ModelConfig, params: Params, counts: Square, text: Batch
-) -> dict[int, Float[Array, "n d"]]:
+) -> dict[int, Rows]:
     """The rows of the n-gram tables by order; see above."""
-    head = params["head"]["w"].T
-    layer = Norm(config.norm, config.bias)
-    features = layer.apply({"params": params["final_norm"]}, params["embed"]["table"])
-    p = jax.nn.softmax(capped(features @ head.T, config.softcap))
-    mean = p @ head
-    spread = p @ jnp.square(head).sum(1) - jnp.square(mean).sum(1)
-    curvature = (counts.sum(1) @ spread) / counts.sum() / config.width
-    told: dict[int, Float[Array, "n d"]] = {}
-    rows = {}
-    for order in range(2, config.memory_order + 1):
-        total, seen = _surprise(config, head, mean, told, text, order)
-        told[order] = total / (seen + BACKED)[:, None]
-        rows[order] = STEP / curvature * total / (seen + SHRINK)[:, None]
+    predict = _predictor(config, params)
+    mean = predict(params["embed"]["table"])
+    step = STEP / _curvature(config, params, mean, counts)
+    pairs = sums(config, params, text, 2, mean)
+    rows = {2: step * pairs.missed / (pairs.seen + SHRINK)}
+    told = pairs.expected + pairs.missed * pairs.seen / (pairs.seen + BACKED)
+    told = told / jnp.maximum(pairs.seen, 1.0)
+    place, row, said = fitted(pairs, predict, step)
+    rows[2], told = rows[2].at[place].set(row), told.at[place].set(said)
+    if config.memory_order > 2:
+        longer = sums(config, params, text, 3, told)
+        rows[3] = step * longer.missed / (longer.seen + SHRINK)
     return rows
 
 
-def _surprise(
-    config: ModelConfig,
-    head: Matrix,
-    mean: Matrix,
-    told: dict[int, Float[Array, "n d"]],
-    text: Batch,
-    order: int,
-) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
-    """Of each bucket: the sum of w(y) less what is expected, and its number of y."""
+class Sums(NamedTuple):
+    """Of each row of a table, over the places that read it.
 
-    def add(carry: Any, chunk: Batch) -> tuple[Any, None]:
-        total, seen = carry
+    missed:   sum of w(y) - E[w], what shorter n-grams don't know.
+    expected: sum of E[w].
+    inputs:   sum of the embeddings of the places' tokens.
+    seen:     number of places.
+    """
+
+    missed: Rows
+    expected: Rows
+    inputs: Rows
+    seen: Float[Array, "n 1"]
+
+
+def sums(
+    config: ModelConfig, params: Params, text: Batch, order: int, expected: Rows
+) -> Sums:
+    """Reads the whole text for the table of an order.
+
+    Args:
+      expected: E[w] by token (for order 2) or by row of the table before.
+    """
+    head, table = params["head"]["w"].T, params["embed"]["table"]
+    zeros = jnp.zeros((config.memory_rows, config.width))
+
+    def add(total: Sums, chunk: Batch) -> tuple[Sums, None]:
         places = lambda n: table_rows(config, chunk.tokens, n, chunk.segments)
-        known = (chunk.targets != IGNORED).astype(seen.dtype)
-        expected = mean[chunk.tokens] + sum(t[places(n)] for n, t in told.items())
-        residual = (head[chunk.targets] - expected) * known[..., None]
-        here = places(order)
-        return (total.at[here].add(residual), seen.at[here].add(known)), None
+        known = (chunk.targets != IGNORED).astype(zeros.dtype)[..., None]
+        mean = expected[chunk.tokens if order == 2 else places(order - 1)]
+        here = head[chunk.targets] - mean, mean, table[chunk.tokens]
+        new = Sums(*(known * x for x in here), known)
+        return jax.tree.map(lambda t, x: t.at[places(order)].add(x), total, new), None
 
-    rows: Int[Array, ""] | int = config.memory_rows
-    start = (jnp.zeros((rows, config.width)), jnp.zeros(rows))
-    return jax.lax.scan(add, start, text)[0]
+    return jax.lax.scan(add, Sums(zeros, zeros, zeros, zeros[:, :1]), text)[0]
+
+
+def fitted(
+    pairs: Sums, predict: Callable[[Rows], Rows], step: Float[Array, ""]
+) -> tuple[Int[Array, " k"], Rows, Rows]:
+    """(places, rows, E[w] with them) of the `FITTED` rows that are read most often.
+
+    Nesterov's steps to where the model's mean head vector is the smoothed one that was
+    counted: a row whose places share one context then says what was counted there.
+    """
+    count, place = jax.lax.top_k(pairs.seen[:, 0], min(FITTED, len(pairs.seen)))
+    seen = jnp.maximum(count, 1.0)[:, None]
+    base, inputs = pairs.expected[place] / seen, pairs.inputs[place] / seen
+    goal = base + pairs.missed[place] / (seen + SHRINK)
+
+    def fit(one: tuple[Vector, Vector]) -> tuple[Vector, Vector]:
+        goal, inputs = one
+
+        def move(carry: Any, share: Float[Array, ""]) -> tuple[Any, None]:
+            row, speed = carry
+            error = goal - predict(inputs + row + MOMENTUM * speed)
+            speed = MOMENTUM * speed + PUSH * share * step * error
+            return (row + speed, speed), None
+
+        zeros = jnp.zeros_like(goal)
+        shares = 1 - jnp.arange(MOVES) / (MOVES + 1)
+        (row, _), _ = jax.lax.scan(move, (zeros, zeros), shares)
+        return row, predict(inputs + row)
+
+    rows, said = jax.lax.map(fit, (goal, inputs), batch_size=AT_ONCE)
+    return place, jnp.where(count[:, None] > 0, rows, 0.0), said
+
+
+def _predictor(config: ModelConfig, params: Params) -> Callable[[Any], Any]:
+    """From inputs of the final norm [..., D] to E[w], the head's mean vector there."""
+    head, norm = params["head"]["w"].T, {"params": params["final_norm"]}
+    layer = Norm(config.norm, config.bias)
+
+    def predict(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+        z = capped(layer.apply(norm, x) @ head.T, config.softcap)
+        return jax.nn.softmax(z) @ head
+
+    return predict
+
+
+def _curvature(
+    config: ModelConfig, params: Params, mean: Matrix, counts: Square
+) -> Float[Array, ""]:
+    """Variance of w under the bigrams as counted, per coordinate."""
+    lengths = jnp.square(params["head"]["w"]).sum(0)
+    spread = counts.sum(0) @ lengths - counts.sum(1) @ jnp.square(mean).sum(1)
+    return spread / counts.sum() / config.width

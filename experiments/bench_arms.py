@@ -1,0 +1,175 @@
+"""The rungs of the ladder as configs: a base recipe and parts, each its own switch.
+
+A rung's budget is in total FLOPs of training, as the ledger counts them, statistics and
+all: it gets as many steps as are left for it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments import arms, tracks
+from experiments.runner import QUIET
+from experiments.search import Axis
+from uets_jax.config import ExperimentConfig
+from uets_jax.errors import UserError
+from uets_jax.measure.work import Cost
+from uets_jax.models.presets import from_dict
+from uets_jax.train.cost import total_costs
+from uets_jax.train.session import open_session
+
+BATCHES = (4, 8, 16, 32, 64)  # windows
+RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+ROWS = 65536
+COUNTED = 1000  # steps over which a schedule of shapes is averaged
+
+# name of a part: what it changes, room by room
+PARTS: dict[str, dict[str, dict[str, Any]]] = {
+    "memories": {},  # of the optimizer: searched, see `axes`
+    "start": {"train": {"start": "counts"}},
+    "rows": {"model": {"memory_rows": ROWS}},
+    "lengths": {"curriculum": {"lengths": "32:0.1,64:0.3"}},
+    "select": {"select": {"method": "aql", "mode": "blind", "candidates": 4}},
+    "growth": {"growth": {"method": "fixed", "plan": "depth=2:0.5"}},
+    "learned": {"optim": {"name": "learned"}},
+}
+IDEAS = ("lengths", "select", "growth", "learned")  # beside the monitor
+ORDER = ("memories", "start", "rows", *IDEAS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """A line of the ladder.
+
+    name:  as in the record.
+    track: clean or mixture.
+    mode:  what it may know of the target: target, blind, or "".
+    base:  b2 or b2m.
+    parts: switched on.
+    after: name of the rung whose settings its search starts from; "": the recipe's.
+    """
+
+    name: str
+    track: str
+    mode: str = ""
+    base: str = "b2m"
+    parts: tuple[str, ...] = ()
+    after: str = ""
+
+    @property
+    def key(self) -> str:
+        """Names its runs."""
+        plain = "".join(c if c.isalnum() else "_" for c in self.name)
+        return "_".join(filter(None, (self.track, plain, self.mode)))
+
+
+def ladder(track: str, mode: str = "") -> list[Rung]:
+    """Every rung of a track: parts added one by one, each alone, the ideas alone.
+
+    `uets` has all parts; `uets_core` the ideas without start and tables.
+    """
+    order = [p for p in ORDER if p != "select" or track == "mixture"]
+    found, before = [], ""
+    for place, part in enumerate(order):
+        last = place == len(order) - 1
+        name = "uets" if last else f"+ {part}"
+        found.append(Rung(name, track, mode, "b2m", (*order[: place + 1],), before))
+        before = name
+    alone = [p for p in order if p != "memories"]
+    found += [Rung(f"b2m + {p}", track, mode, "b2m", (p,)) for p in alone]
+    ideas = tuple(p for p in order if p in IDEAS)
+    found.append(Rung("uets_core", track, mode, "b2", ("memories", *ideas)))
+    return found
+
+
+def axes(rung: Rung) -> tuple[Axis, ...]:
+    """What is searched for a rung, most sensitive first; it starts at its recipe."""
+    found = [
+        Axis("learning_rate", arms.MUON_RATES, 3),
+        Axis("adam_ratio", RATIOS, 5 if rung.base == "b2m" else 3),
+        Axis("batch", BATCHES, 3 if rung.base == "b2m" else 1, closed=True),
+    ]
+    if "memories" in rung.parts:
+        found += [
+            Axis("b1", (0.3, 0.5, 0.7, 0.9), 2),
+            Axis("momentum", (0.7, 0.85, 0.95), 1),
+        ]
+    return tuple(found)
+
+
+def configure(
+    stores: Path,
+    rung: Rung,
+    settings: Mapping[str, Any],
+    flops: float,
+    seed: int = 0,
+    half: str = "b",
+) -> ExperimentConfig:
+    """The run of a rung.
+
+    Args:
+      stores: folder of the tracks' texts.
+      rung: what is switched on.
+      settings: of `axes`; the rate is that of a batch of 16, and goes with its root.
+      flops: to be spent on training.
+      seed: of parameters and data order.
+      half: of the validation text.
+
+    Raises:
+      UserError: if the FLOPs don't pay for one step.
+    """
+    one = _config(stores, rung, tuple(settings.items()), half)
+    fixed, each = costs(one)
+    steps = round((flops - fixed) / each)
+    if steps < 1:
+        raise UserError(
+            f"{rung.name}: {flops:.3g} FLOPs don't pay for a step after {fixed:.3g} of "
+            "statistics; give a larger --unit"
+        )
+    optim = dataclasses.replace(one.optim, warmup=round(0.02 * steps))
+    train = dataclasses.replace(one.train, steps=steps, seed=seed)
+    return dataclasses.replace(one, optim=optim, train=train)
+
+
+def _config(
+    stores: Path, rung: Rung, settings: tuple[tuple[str, Any], ...], half: str
+) -> ExperimentConfig:
+    """A run of `COUNTED` steps."""
+    own = dict(settings)
+    batch = own.pop("batch")
+    rate = own.pop("learning_rate") * (batch / arms.REFERENCE_BATCH) ** 0.5
+    values: dict[str, Any] = {
+        "name": rung.name,
+        "data": {"source": tracks.store(stores, rung.track, half)},
+        "model": arms.model(rung.base, 1),
+        "optim": {"name": "muon", "learning_rate": rate, "weight_decay": 0.0, **own},
+        "train": {
+            **QUIET,
+            "steps": COUNTED,
+            "batch": batch,
+            "eval_every": 0,
+            "eval_tokens": 0,
+            "mesh": {"data": 1},
+        },
+    }
+    for part in rung.parts:
+        for room, fields in PARTS[part].items():
+            values[room] = {**values.get(room, {}), **fields}
+    if "select" in rung.parts and rung.mode == "target":
+        sample = f"jsonl:{stores}/pool/sample.jsonl"
+        values["select"] |= {"mode": "target", "target": sample}
+    return from_dict(values)
+
+
+@functools.lru_cache(maxsize=256)
+def costs(config: ExperimentConfig) -> tuple[int, float]:
+    """(FLOPs before the first step, FLOPs per step on average)."""
+    by_category = total_costs(config)
+    steps = sum((c for n, c in by_category.items() if n != "evaluation"), Cost())
+    fixed = 0
+    if config.train.start != "random" or config.select.method != "none":
+        before = open_session(config).start_costs()
+        fixed = sum(before.values(), Cost()).total
+    return fixed, steps.total / config.train.steps
