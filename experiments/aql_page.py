@@ -8,11 +8,7 @@ from experiments import aql_figures
 from experiments.aql_figures import Row, Scores
 from experiments.records import read_record
 from experiments.uncertainty_calibration import RELIABILITY
-from uets_jax.report import markup
 from uets_jax.report.blocks import Page, Section
-from uets_jax.report.files import replace_text
-from uets_jax.report.markup import escape
-from uets_jax.report.style import CSS
 
 
 def page(
@@ -40,24 +36,6 @@ def page(
             Section("Stages of a curriculum", aql_figures.stages(stages)),
             Section("Calibration of uncertainty", aql_figures.calibration(diagrams)),
         ],
-    )
-
-
-def write(content: Page, out: Path) -> Path:
-    """One HTML file that needs nothing else."""
-    lead = f'<p class="lead">{markup.lead(content.lead)}</p>'
-    sections = "\n".join(map(markup.section, content.sections))
-    return replace_text(
-        out,
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(content.title)}</title>\n<style>{CSS}</style>\n</head>\n"
-        f"<body>\n<main>\n<header><h1>{escape(content.title)}</h1>\n{lead}</header>\n"
-        f"{sections}\n</main>\n<footer>uets_jax · python -m experiments.aql_shares"
-        "</footer>\n</body>\n</html>\n",
     )
 
 

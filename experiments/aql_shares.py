@@ -21,6 +21,7 @@ import numpy as np
 from experiments import aql_page, arms, tracks
 from experiments.aql_plan import AQL, MODES, Arm, Options, configure
 from experiments.aql_provenance import pool_row, provenance, share_rows
+from experiments.page import write
 from experiments.records import write_record
 from uets_jax.config import CurriculumConfig, ExperimentConfig, to_dict, window_length
 from uets_jax.errors import ENDS, EXIT_OK, UserError, exit_code
@@ -124,7 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores = {mode: trails[mode].scores for mode in MODES}
         stages = trails["curriculum"].metrics
         page = aql_page.page(rows, scores, stages, aql_page.diagrams(given.out))
-        print(aql_page.write(page, given.runs / "report.html"))
+        said = "python -m experiments.aql_shares"
+        print(write(page, given.runs / "report.html", said))
     except ENDS as error:
         print(f"aql_shares: error: {error}", file=sys.stderr)
         return exit_code(error)

@@ -22,7 +22,7 @@ from uets_jax.train.session import open_session
 
 BATCHES = (4, 8, 16, 32, 64)  # windows
 RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-ROWS = 65536
+ROWS = 262144
 COUNTED = 1000  # steps over which a schedule of shapes is averaged
 
 # name of a part: what it changes, room by room
@@ -30,13 +30,14 @@ PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "memories": {},  # of the optimizer: searched, see `axes`
     "start": {"train": {"start": "counts"}},
     "rows": {"model": {"memory_rows": ROWS}},
+    "read_only": {"model": {"memory_trained": False}},  # the rows
     "lengths": {"curriculum": {"lengths": "32:0.1,64:0.3"}},
     "select": {"select": {"method": "aql", "mode": "blind", "candidates": 4}},
     "growth": {"growth": {"method": "fixed", "plan": "depth=2:0.5"}},
     "learned": {"optim": {"name": "learned"}},
 }
 IDEAS = ("lengths", "select", "growth", "learned")  # beside the monitor
-ORDER = ("memories", "start", "rows", *IDEAS)
+ORDER = ("memories", "start", "rows", "read_only", *IDEAS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ def ladder(track: str, mode: str = "") -> list[Rung]:
         name = "uets" if last else f"+ {part}"
         found.append(Rung(name, track, mode, "b2m", (*order[: place + 1],), before))
         before = name
-    alone = [p for p in order if p != "memories"]
+    alone = [p for p in order if p not in ("memories", "read_only")]
     found += [Rung(f"b2m + {p}", track, mode, "b2m", (p,)) for p in alone]
     ideas = tuple(p for p in order if p in IDEAS)
     found.append(Rung("uets_core", track, mode, "b2", ("memories", *ideas)))

@@ -33,11 +33,13 @@ class StepTime:
     """step_seconds:    median of a training step.
     compile_seconds: tracing and compiling it, without any cache.
     peak_bytes:      of its memory, as XLA says; None where it says nothing.
+    start_seconds:   the state before the first step, once that is compiled.
     """
 
     step_seconds: float
     compile_seconds: float
     peak_bytes: int | None
+    start_seconds: float = 0.0
 
 
 def step_time(config: ExperimentConfig) -> StepTime:
@@ -60,7 +62,11 @@ def step_time(config: ExperimentConfig) -> StepTime:
 def timed(config: ExperimentConfig) -> StepTime:
     """Compiles the step of a run and times it on the run's own batches."""
     session = open_session(config)
-    state, fed = session.initial_state(), shapes(session.config, session.assets)
+    jax.block_until_ready(session.initial_state())
+    start = time.perf_counter()
+    state = jax.block_until_ready(session.initial_state())
+    beginning = time.perf_counter() - start
+    fed = shapes(session.config, session.assets)
     batch = abstract_batch(fed.rows, fed.length)
     abstract = abstract_state(session.program, session.mesh)
     start = time.perf_counter()
@@ -81,7 +87,7 @@ def timed(config: ExperimentConfig) -> StepTime:
     if found is not None:
         peak = found.argument_size_in_bytes + found.temp_size_in_bytes
         peak += found.output_size_in_bytes - found.alias_size_in_bytes
-    return StepTime(float(np.median(seconds[WARM_UP:])), compiling, peak)
+    return StepTime(float(np.median(seconds[WARM_UP:])), compiling, peak, beginning)
 
 
 if __name__ == "__main__":

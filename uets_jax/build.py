@@ -92,7 +92,7 @@ def _build(
         "forward": parts.forward,
         "logits": parts.logits,
         "inspect": parts.inspect,
-        "tx": _rule(optim),
+        "tx": _trained(model, _rule(optim)),
         "schedule": schedule(optim.schedule, optim.decay, optim.floor),
         "select": how and selection(how, model, parts),
         "rewarm": warm and rewarm(warm),
@@ -117,6 +117,15 @@ def _rule(optim: OptimConfig) -> optax.GradientTransformationExtraArgs:
         return rule(optim, **known, branch=branch)
     known |= {"layer_axis": of(layer_axis), "roles": of(role)}
     return learned_rule(optim, **known, branch=branch)
+
+
+def _trained(
+    model: ModelConfig, tx: optax.GradientTransformationExtraArgs
+) -> optax.GradientTransformationExtraArgs:
+    """The rule for what is trained; the rest has no state, and a gradient of 0."""
+    if model.memory_trained:
+        return tx
+    return optax.masked(tx, functools.partial(map_axes, lambda a: a[:1] != ("bucket",)))
 
 
 def hypers(config: ExperimentConfig) -> Hypers:

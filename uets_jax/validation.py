@@ -147,6 +147,11 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
             "train.start: counts needs a head of its own (model.tied false, such as "
             "preset modern); or use random"
         )
+    if not m.memory_trained and t.start != "counts":
+        yield (
+            "model.memory_trained: no, so that the tables stay empty; give train.start "
+            "counts, or train them"
+        )
     if m.experts == 1:
         yield "model.experts: 1 leaves nothing to route; give 0 (one MLP) or 2 or more"
     upcycled = not m.experts and "experts=" in config.growth.plan

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from experiments import aql_page
+from experiments.page import write
 from experiments.records import write_record
 from uets_jax.curriculum.stages import STAGES
 from uets_jax.data.mixture import KINDS
@@ -30,7 +31,7 @@ ROWS += [shares(mode, t, 0.5) for mode in ("target", "blind") for t in (1, 2, No
 
 def test_the_page_holds_all_and_loads_nothing(tmp_path):
     page = aql_page.page(ROWS, SCORES, METRICS, [POINT])
-    text = aql_page.write(page, tmp_path / "runs" / "report.html").read_text("utf-8")
+    text = write(page, tmp_path / "runs" / "report.html", "make me").read_text("utf-8")
     for title in ("Kinds of text", "Scores in the", "Stages of a", "Calibration of"):
         assert f"<h2>{title}" in text
     assert text.count("<svg") == 2 + 2 + 2 + 1
@@ -44,7 +45,7 @@ def test_the_page_holds_all_and_loads_nothing(tmp_path):
 
 
 def test_what_was_not_measured_is_not_there(tmp_path):
-    text = aql_page.write(aql_page.page(ROWS, {}, [], []), tmp_path / "x").read_text()
+    text = write(aql_page.page(ROWS, {}, [], []), tmp_path / "x", "make me").read_text()
     assert "Scores in the buffer" not in text
     assert "Stages of a curriculum" not in text
     assert "aql.uncertainty holds no reliability" in text

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from uets_jax.errors import UserError
+from uets_jax.measure.jaxpr import count
 from uets_jax.train.counting import AT_ONCE, counted_text
+from uets_jax.train.executable import shapes as shapes_of
+from uets_jax.train.executable import trace_step
 from uets_jax.train.loop import train
 from uets_jax.train.session import open_session
 from uets_jax.types import IGNORED
@@ -81,3 +84,46 @@ def test_an_own_model_is_refused(tiny, corpus):
 def test_a_vocabulary_too_large_to_square_is_refused(tiny, corpus):
     with pytest.raises(UserError, match=r"train\.start.*8,192"):
         open_session(counting(tiny, corpus, vocab=10_000))
+
+
+@pytest.mark.parametrize("rule", ["adamw", "muon"])
+def test_tables_that_are_not_trained_cost_nothing_and_stay(
+    rule, tiny, corpus, tmp_path
+):
+    """No gradient, no moments, no decay; the rest of the model learns."""
+    config = counting(tiny, corpus, memory_rows=64, memory_trained=False)
+    optim = dataclasses.replace(config.optim, name=rule, weight_decay=0.5)
+    train_config = dataclasses.replace(config.train, steps=3, checkpoint_every=0)
+    config = dataclasses.replace(config, optim=optim, train=train_config)
+    session = open_session(config)
+    begun = session.initial_state()
+    tables = jax.tree.map(np.asarray, begun.params["memory"])
+    assert jax.tree.leaves(tables)[0].any()
+    shapes = [x.shape for x in jax.tree.leaves(begun.opt)]
+    assert (64, config.model.width) not in shapes
+    result = train(config, tmp_path / "run")
+    after = result.state.params
+    jax.tree.map(np.testing.assert_array_equal, tables, after["memory"])
+    assert not np.array_equal(after["embed"]["table"], begun.params["embed"]["table"])
+    trained = open_session(
+        dataclasses.replace(
+            config, model=dataclasses.replace(config.model, memory_trained=True)
+        )
+    )
+    held, moved = (
+        sum(c.total for c in step_cost(s).values()) for s in (session, trained)
+    )
+    assert held < moved
+
+
+def step_cost(session):
+    """FLOPs of a step by category."""
+    traced = trace_step(session.program, session.mesh, shapes_of(session.config))
+    return count(traced.jaxpr).total()
+
+
+def test_tables_that_nobody_fills_are_refused(tiny, corpus):
+    config = counting(tiny, corpus, memory_rows=64, memory_trained=False)
+    config = dataclasses.replace(config, train=tiny.train)
+    with pytest.raises(UserError, match=r"memory_trained.*counts"):
+        open_session(config)

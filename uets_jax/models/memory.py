@@ -8,6 +8,7 @@ Rows start at zero, so that a table added to a trained model changes nothing.
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
@@ -68,6 +69,7 @@ class NGramTables(nn.Module):
         total = jnp.zeros((*tokens.shape, c.width), c.dtype)
         for order in range(2, c.memory_order + 1):
             table = Rows((c.memory_rows, c.width), name=NAMES[order])()
+            table = table if c.memory_trained else jax.lax.stop_gradient(table)
             rows = table_rows(c, tokens, order, segments)
             total = total + table[rows].astype(c.dtype)
         return total

@@ -1,0 +1,148 @@
+import dataclasses
+import itertools
+
+import pytest
+
+from experiments import bench_arms, bench_plan
+from experiments.bench_again import find, spread
+from experiments.bench_arms import PARTS, Rung, axes, ladder
+from experiments.bench_plan import Ladder, Options, started
+from uets_jax.config import ExperimentConfig
+from uets_jax.errors import UserError
+
+TARGETS = {("clean", ""): (2.0, 1.7), ("mixture", "target"): (2.5, 1.8)}
+TARGETS[("mixture", "blind")] = (2.5, 1.9)
+
+
+@pytest.fixture(autouse=True)
+def free(monkeypatch):
+    """Configs without stores: a step costs 1e9, statistics 2e10 with a start."""
+
+    def costs(config):
+        return (20_000_000_000 if config.train.start == "counts" else 0), 1e9
+
+    monkeypatch.setattr(bench_arms, "costs", costs)
+
+
+def plan(tmp_path, **fields) -> Ladder:
+    return Ladder(Options(tmp_path, TARGETS, tracks=("clean",), **fields))
+
+
+def carried_out(ladder, bits):
+    """Results once all that the ladder wants is there."""
+    results = {}
+    for _ in range(500):
+        left = [job for job in ladder(results) if job.name not in results]
+        if not left:
+            return results
+        for job in left:
+            labels = dict(job.labels)
+            results[job.name] = {**labels, "bits_per_byte": bits(labels)}
+    raise AssertionError("wants more and more")
+
+
+def loss(labels) -> float:
+    """Least at rate 0.02; every part helps, more FLOPs too."""
+    rate = abs(MUON.index(labels["learning_rate"]) - MUON.index(0.02))
+    parts = len(labels["parts"].split())
+    return 2.2 - 0.1 * parts + 0.05 * rate - 0.1 * labels["budget_units"]
+
+
+MUON = bench_arms.arms.MUON_RATES
+
+
+def test_each_rung_of_the_ladder_adds_one_part():
+    for track, without in (("clean", {"select"}), ("mixture", set())):
+        rungs = ladder(track)
+        chain = [r for r in rungs if r.name.startswith("+") or r.name == "uets"]
+        for before, rung in itertools.pairwise(chain):
+            assert rung.parts[:-1] == before.parts
+            assert rung.after == before.name
+        assert set(chain[-1].parts) == set(PARTS) - without
+        alone = [r for r in rungs if r.name.startswith("b2m +")]
+        parts = set(chain[-1].parts) - {"memories", "read_only"}
+        assert {r.parts for r in alone} == {(p,) for p in parts}
+        [core] = [r for r in rungs if r.name == "uets_core"]
+        assert core.base == "b2"
+        assert not {"start", "rows"} & set(core.parts)
+        assert len({r.key for r in rungs}) == len(rungs)
+
+
+def test_a_part_switches_on_what_it_names(tmp_path):
+    rung = Rung("x", "clean", "", "b2m", ("start", "rows", "lengths", "learned"))
+    settings = {"learning_rate": 0.01, "adam_ratio": 1.0, "batch": 16}
+    config = bench_arms.configure(tmp_path, rung, settings, 1e11)
+    assert config.train.start == "counts"
+    assert config.model.memory_rows == bench_arms.ROWS
+    assert config.curriculum.lengths
+    assert config.optim.name == "learned"
+    plain = bench_arms.configure(tmp_path, Rung("y", "clean"), settings, 1e11)
+    usual = ExperimentConfig()
+    assert plain.train.start == "random"
+    assert plain.curriculum == usual.curriculum
+    assert plain.growth == usual.growth
+    # statistics are paid out of the same budget
+    assert plain.train.steps - config.train.steps == 20
+
+
+def test_a_budget_below_the_statistics_is_refused(tmp_path):
+    rung = Rung("x", "clean", "", "b2m", ("start",))
+    settings = {"learning_rate": 0.01, "adam_ratio": 1.0, "batch": 16}
+    with pytest.raises(UserError, match=r"statistics.*--unit"):
+        bench_arms.configure(tmp_path, rung, settings, 2e10)
+
+
+def test_the_search_of_a_rung_starts_where_that_before_ended(tmp_path):
+    found = plan(tmp_path, names=("+ memories", "+ start"))
+    results = carried_out(found, loss)
+    rungs = {r.name: r for r in found.rungs()}
+    for rung in rungs.values():
+        assert found.tuned(rung, results, [])["learning_rate"] == 0.02
+    first = [
+        n for n in results if n.startswith("trial/clean_+_start".replace("+_", "__"))
+    ]
+    assert "_0.02_" in first[0]
+
+
+def test_budgets_go_down_to_t1_and_up_to_t2(tmp_path):
+    found = plan(tmp_path, names=("+ memories",))
+    results = carried_out(
+        found, lambda labels: 1.9 if labels["budget_units"] < 0.1 else 1.8
+    )
+    budgets = {r["budget_units"] for r in results.values() if r["stage"] == "final"}
+    assert budgets == {1 / 32, 1 / 16, 0.125, 0.25, 0.5, 1.0}
+    seeds = {r["seed"] for r in results.values() if r["stage"] == "final"}
+    assert seeds == {1, 2, 3}
+
+
+def test_every_search_has_as_many_trials_at_most(tmp_path):
+    found = plan(tmp_path, names=("uets_core",), trials=5)
+    results = carried_out(found, loss)
+    assert sum(r["stage"] == "trial" for r in results.values()) == 5
+
+
+def test_a_start_off_the_grid_is_left_where_it_was():
+    grid = axes(Rung("x", "clean"))
+    moved = started(grid, {"learning_rate": 0.04, "batch": 7})
+    assert moved[0].values[moved[0].start] == 0.04
+    assert moved[1:] == grid[1:]
+
+
+def test_a_row_is_found_by_track_name_and_mode():
+    assert find("clean/uets").parts[-1] == "learned"
+    assert find("mixture/uets/blind").mode == "blind"
+    with pytest.raises(UserError, match=r"--row clean/uetz.*clean/uets"):
+        find("clean/uetz")
+
+
+def test_a_row_may_differ_as_its_seeds_do():
+    low, high = spread([1.70, 1.72, 1.74])
+    assert (low, high) == pytest.approx((1.68, 1.76))
+    assert spread([1.7]) == pytest.approx((1.69, 1.71))
+
+
+def test_plans_of_other_options_are_other_plans(tmp_path):
+    options = plan(tmp_path).options
+    both = dataclasses.replace(options, tracks=("clean", "mixture"))
+    assert len(Ladder(both).rungs()) > 2 * len(Ladder(options).rungs())
+    assert options.trials == bench_plan.TRIALS
