@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.pool_chart import NAMES
-from uets_jax.aql.streaming import BARRED
+from uets_jax.aql.merit import BARRED
 from uets_jax.curriculum.stages import STAGES, THRESHOLDS
 from uets_jax.report.axis import Axis
 from uets_jax.report.blocks import Block, Cell, Note, Picture, Table

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uets_jax.aql import streaming
+from uets_jax.aql import merit, streaming
 from uets_jax.aql.adapters import bandit, last_layer
 from uets_jax.aql.assets import BUCKETS, Assets, Knobs, Scale, Text, knobs
+from uets_jax.aql.merit import BARRED
 from uets_jax.aql.parts import Bandit
-from uets_jax.aql.streaming import BARRED, UNSEEN, aql, falling
+from uets_jax.aql.streaming import UNSEEN, aql, falling
 from uets_jax.component import Selection
 from uets_jax.config import KnobsConfig, SelectConfig
 from uets_jax.measure.jaxpr import count
@@ -34,9 +35,9 @@ def told_by_tokens(monkeypatch):
         first = tokens[:, 0]
         return jnp.where(first == NAN, jnp.nan, first / 100.0)
 
-    monkeypatch.setattr(streaming.quality, "likeness", likeness)
+    monkeypatch.setattr(merit.quality, "likeness", likeness)
     monkeypatch.setattr(
-        streaming.quality, "order", lambda s, t, tokens, *_: -tokens[:, 1] / 100.0
+        merit.quality, "order", lambda s, t, tokens, *_: -tokens[:, 1] / 100.0
     )
 
 
@@ -255,7 +256,7 @@ def test_a_score_that_is_not_a_number_never_gets_in():
 
 def test_an_order_that_is_not_a_number_is_no_excuse(monkeypatch):
     monkeypatch.setattr(
-        streaming.quality,
+        merit.quality,
         "order",
         lambda s, t, tokens, *_: jnp.where(tokens[:, 1] > 0, jnp.nan, 0.0),
     )

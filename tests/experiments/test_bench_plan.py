@@ -1,14 +1,10 @@
 import dataclasses
-import itertools
 
 import pytest
 
 from experiments import bench_arms, bench_plan
-from experiments.bench_again import find, spread
-from experiments.bench_arms import PARTS, Rung, axes, ladder
+from experiments.bench_arms import Rung, axes
 from experiments.bench_plan import Ladder, Options, started
-from uets_jax.config import ExperimentConfig
-from uets_jax.errors import UserError
 
 TARGETS = {("clean", ""): (2.0, 1.7), ("mixture", "target"): (2.5, 1.8)}
 TARGETS[("mixture", "blind")] = (2.5, 1.9)
@@ -51,47 +47,6 @@ def loss(labels) -> float:
 MUON = bench_arms.arms.MUON_RATES
 
 
-def test_each_rung_of_the_ladder_adds_one_part():
-    for track, without in (("clean", {"select"}), ("mixture", set())):
-        rungs = ladder(track)
-        chain = [r for r in rungs if r.name.startswith("+") or r.name == "uets"]
-        for before, rung in itertools.pairwise(chain):
-            assert rung.parts[:-1] == before.parts
-            assert rung.after == before.name
-        assert set(chain[-1].parts) == set(PARTS) - without
-        alone = [r for r in rungs if r.name.startswith("b2m +")]
-        parts = set(chain[-1].parts) - {"memories", "read_only"}
-        assert {r.parts for r in alone} == {(p,) for p in parts}
-        [core] = [r for r in rungs if r.name == "uets_core"]
-        assert core.base == "b2"
-        assert not {"start", "rows"} & set(core.parts)
-        assert len({r.key for r in rungs}) == len(rungs)
-
-
-def test_a_part_switches_on_what_it_names(tmp_path):
-    rung = Rung("x", "clean", "", "b2m", ("start", "rows", "lengths", "learned"))
-    settings = {"learning_rate": 0.01, "adam_ratio": 1.0, "batch": 16}
-    config = bench_arms.configure(tmp_path, rung, settings, 1e11)
-    assert config.train.start == "counts"
-    assert config.model.memory_rows == bench_arms.ROWS
-    assert config.curriculum.lengths
-    assert config.optim.name == "learned"
-    plain = bench_arms.configure(tmp_path, Rung("y", "clean"), settings, 1e11)
-    usual = ExperimentConfig()
-    assert plain.train.start == "random"
-    assert plain.curriculum == usual.curriculum
-    assert plain.growth == usual.growth
-    # statistics are paid out of the same budget
-    assert plain.train.steps - config.train.steps == 20
-
-
-def test_a_budget_below_the_statistics_is_refused(tmp_path):
-    rung = Rung("x", "clean", "", "b2m", ("start",))
-    settings = {"learning_rate": 0.01, "adam_ratio": 1.0, "batch": 16}
-    with pytest.raises(UserError, match=r"statistics.*--unit"):
-        bench_arms.configure(tmp_path, rung, settings, 2e10)
-
-
 def test_the_search_of_a_rung_starts_where_that_before_ended(tmp_path):
     found = plan(tmp_path, names=("+ memories", "+ start"))
     results = carried_out(found, loss)
@@ -126,19 +81,6 @@ def test_a_start_off_the_grid_is_left_where_it_was():
     moved = started(grid, {"learning_rate": 0.04, "batch": 7})
     assert moved[0].values[moved[0].start] == 0.04
     assert moved[1:] == grid[1:]
-
-
-def test_a_row_is_found_by_track_name_and_mode():
-    assert find("clean/uets").parts[-1] == "learned"
-    assert find("mixture/uets/blind").mode == "blind"
-    with pytest.raises(UserError, match=r"--row clean/uetz.*clean/uets"):
-        find("clean/uetz")
-
-
-def test_a_row_may_differ_as_its_seeds_do():
-    low, high = spread([1.70, 1.72, 1.74])
-    assert (low, high) == pytest.approx((1.68, 1.76))
-    assert spread([1.7]) == pytest.approx((1.69, 1.71))
 
 
 def test_plans_of_other_options_are_other_plans(tmp_path):

@@ -1,14 +1,11 @@
 import math
 
-import numpy as np
 import pytest
 
 from experiments.bench_arms import Rung
-from experiments.bench_page import lead, page
 from experiments.bench_rows import Line, RungTime, against, ladder_rows, named, targets
 from experiments.step_times import StepTime
 from uets_jax.errors import UserError
-from uets_jax.report import markup
 
 BUDGETS = (0.125, 0.25, 0.5, 1.0)
 
@@ -103,27 +100,3 @@ def test_seconds_hold_every_stage_and_the_start():
 def test_an_arm_that_is_not_there_is_named():
     with pytest.raises(UserError, match="b3: not on record"):
         named([line("b0", 1)], "b3")
-
-
-def test_the_page_shows_ratio_bound_and_table():
-    known = [line("b0", 1), line("b2m", 2)]
-    arm = line("uets", 64)
-    rows = ladder_rows(known, [(Rung("uets", "clean"), arm)])
-    runs = [
-        {
-            "arm": one.arm,
-            "track": "clean",
-            "mode": "",
-            "budget_units": budget,
-            "bits_per_byte": run["bits_per_byte"],
-            "total_flops": budget * 1e12,
-        }
-        for one in (*known, arm)
-        for (budget, _), run in one.runs.items()
-    ]
-    assert "".join(lead(rows)).startswith("On clean uets needs")
-    made = page(rows, runs, 1e12)
-    html = "".join(map(markup.section, made.sections))
-    assert "&gt; 8" in html
-    assert html.count("<svg") == 1
-    assert np.isfinite([row["compile_seconds"] for row in rows]).all()

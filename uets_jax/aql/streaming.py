@@ -30,12 +30,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from uets_jax.aql.assets import BUCKETS, Knobs, Scale
+from uets_jax.aql.assets import BUCKETS, Knobs
+from uets_jax.aql.merit import BARRED, merit
 from uets_jax.aql.parts import Admit, Bandit, Posterior
 from uets_jax.component import Selection
 from uets_jax.config import SelectConfig
 from uets_jax.measure.scopes import branch
-from uets_jax.selection import buckets, buffer, novelty, quality, reweight
+from uets_jax.selection import buckets, buffer, novelty, reweight
 from uets_jax.selection.buckets import BucketState
 from uets_jax.selection.buffer import BufferState
 from uets_jax.selection.novelty import NoveltyState
@@ -46,7 +47,6 @@ from uets_jax.types import IGNORED, Batch, Metrics, Moment, Stats
 SWITCH = switch()
 COST = 0.01  # of scoring, as a share of a step; see results/aql.overhead.json
 UNSEEN = -1e9  # score of what is not looked at
-BARRED = 4e6  # taken off the score of what is not natural; above a curriculum's bar
 
 
 class Offered(NamedTuple):
@@ -241,21 +241,8 @@ class _Parts:
         self, state: AqlState, pool: Batch, moment: Moment, knobs: Knobs
     ) -> Offered:
         """The fresh windows and their scores."""
-        c, text = self.config, moment.assets.text
-        run, tokens = c.run, pool.tokens
-        key = jnp.zeros(tokens.shape[0])
-        kind, bar = jnp.zeros(tokens.shape[0], jnp.int32), key
-        if text.likeness is not None and c.lexical:
-            found = quality.likeness(text.lexical, tokens, text.eot, run)
-            key += _scaled(found, text.likeness)
-            kind = _bin(found, text.likeness)
-        if c.natural:
-            found = quality.order(text.blind, text.typical, tokens, text.eot, run)
-            behind = -BARRED * (1 + jnp.minimum(knobs.natural - found, 9.0))
-            bar = jnp.where(found >= knobs.natural, 0.0, behind)
-            if text.likeness is None or not c.lexical:
-                key += _scaled(found, text.order)
-            kind = kind * (text.order.edges.shape[0] + 1) + _bin(found, text.order)
+        c, tokens = self.config, pool.tokens
+        key, kind, bar = merit(c, moment.assets.text, knobs, tokens)
         if state.buckets is not None:
             known = buckets.lookup(buckets.records(state.buckets), kind)
             key += knobs.progress * known.progress
@@ -331,14 +318,6 @@ def _unbiased(
     threshold = noisy.at[places].set(-jnp.inf).max()
     weights = reweight.threshold_weights(chances[places], threshold, len(merit))
     return jax.tree.map(lambda x: x[places], rows), reweight.normalised(weights)
-
-
-def _scaled(values: Float[Array, " n"], scale: Scale) -> Float[Array, " n"]:
-    return (values - scale.mean) / scale.deviation
-
-
-def _bin(values: Float[Array, " n"], scale: Scale) -> Int[Array, " n"]:
-    return buckets.bucket_of((values,), (scale.edges,))
 
 
 def _row(length: int) -> Offered:

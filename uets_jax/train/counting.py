@@ -5,9 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from uets_jax.config import ExperimentConfig, ModelConfig, window_length
+from uets_jax.aql.counted import worth_counting
+from uets_jax.config import (
+    ExperimentConfig,
+    ModelConfig,
+    SelectConfig,
+    piece,
+    window_length,
+)
 from uets_jax.data.store import TokenStore
 from uets_jax.data.windows import cut, window_count
 from uets_jax.errors import UserError
@@ -17,7 +25,7 @@ from uets_jax.models.closed_form import LARGEST, closed_form
 from uets_jax.step import Program
 from uets_jax.train.assets import FITTED
 from uets_jax.train.mesh import Start
-from uets_jax.types import Batch
+from uets_jax.types import IGNORED, Batch, Params
 
 AT_ONCE = 1 << 16  # tokens
 NEEDS = ("init", "forward", "logits")  # of the program, this house's own
@@ -51,14 +59,39 @@ def counted_text(config: ExperimentConfig, store: TokenStore) -> Batch:
     tokens = store.tokens("train")[: FITTED + 1]
     length = window_length(config)
     rows = max(1, min(AT_ONCE // length, window_count(len(tokens), length)))
+    rows = -(-rows // piece(config)) * piece(config)
     chunks = -(-window_count(len(tokens), length) // rows)
     ids = np.arange(chunks * rows)
     flat = cut(tokens, store.tokenizer.eot, length, ids)
     return jax.tree.map(lambda x: x.reshape(chunks, rows, *x.shape[1:]), flat)
 
 
-def start_costs(config: ExperimentConfig, program: Program, text: Batch) -> Costs:
+def chosen_text(config: ExperimentConfig, assets: Any, text: Batch) -> Batch:
+    """The text with nothing to predict in windows that the selection would not choose.
+
+    Args:
+      assets: of the run; without a method aql all windows are counted.
+      text: of `counted_text`.
+    """
+    if config.select.method != "aql" or config.select.mode == "pool":
+        return text
+    keep = _worth(config.select)(assets, text)
+    return text._replace(targets=jnp.where(keep[..., None], text.targets, IGNORED))
+
+
+@functools.lru_cache(maxsize=16)
+def _worth(select: SelectConfig) -> Any:
+    return jax.jit(functools.partial(worth_counting, select))
+
+
+def start_costs(
+    config: ExperimentConfig, program: Program, assets: Any, text: Batch
+) -> Costs:
     """What the start from counts takes, all of it "statistics"."""
+
+    def begin(params: Params, assets: Any, text: Batch) -> Params:
+        return start_of(config.model)(params, chosen_text(config, assets, text))
+
     params = jax.eval_shape(program.init, jax.random.key(0))
-    traced = jax.make_jaxpr(start_of(config.model))(params, text)
+    traced = jax.make_jaxpr(begin)(params, assets, text)
     return count(traced, "statistics").total()

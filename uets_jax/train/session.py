@@ -32,6 +32,7 @@ from uets_jax.step import Program
 from uets_jax.train.assets import asset_costs, build_assets, inputs_sha256
 from uets_jax.train.counting import (
     check_start,
+    chosen_text,
     counted_text,
     start_costs,
     start_of,
@@ -121,7 +122,8 @@ class Session:
         if self.config.train.start == "random":
             return compile_init(self.program, self.mesh)(values, seed)
         init = compile_init(self.program, self.mesh, start_of(self.config.model))
-        return init(values, seed, counted_text(self.config, self.store))
+        text = counted_text(self.config, self.store)
+        return init(values, seed, chosen_text(self.config, self.assets, text))
 
     def start_costs(self) -> Costs:
         """What has to be known before the first step, beside the weights of others."""
@@ -129,7 +131,7 @@ class Session:
         if self.config.train.start == "random":
             return costs
         text = counted_text(self.config, self.store)
-        counting = start_costs(self.config, self.program, text)
+        counting = start_costs(self.config, self.program, self.assets, text)
         names = costs | counting
         return {n: costs.get(n, Cost()) + counting.get(n, Cost()) for n in names}
 
