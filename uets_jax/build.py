@@ -22,12 +22,12 @@ from uets_jax.models.axes import (
 )
 from uets_jax.models.frozen import held
 from uets_jax.models.transformer import make_model
+from uets_jax.optim import average, schedule_free
 from uets_jax.optim.gated import gate_metrics
 from uets_jax.optim.guard import guard
 from uets_jax.optim.optimizer import learned_rule
 from uets_jax.optim.rewarm import rewarm
 from uets_jax.optim.rules import rule
-from uets_jax.optim.schedule_free import averaged
 from uets_jax.optim.schedules import schedule
 from uets_jax.step import SLOTS, Program, init_state
 from uets_jax.types import Hypers, TrainState
@@ -102,8 +102,12 @@ def _build(
     }
     own = dict(overrides)
     if optim.name == "schedule_free" and "tx" not in own:
-        fields["averaged"] = averaged(optim.b1)
+        fields["averaged"] = schedule_free.averaged(optim.b1)
+    if optim.average:
+        fields["averaged"] = average.averaged(optim.average)
     fields |= own
+    if optim.average:
+        fields["tx"] = optax.chain(fields["tx"], average.average(optim.average))
     fields["tx"] = optax.with_extra_args_support(fields["tx"])
     noisy = getattr(model, "dropout", 0) > 0
     return Program(**fields, microbatches=microbatches, noisy=noisy)

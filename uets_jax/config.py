@@ -161,6 +161,10 @@ class OptimConfig:
     gate_between: Literal["held", "nominal"] = "held"
     """With learned: until the next decision the last one holds, or the nominal rule
     alone with the last multipliers."""
+    average: float = 0.0
+    """Width of a moving average of the weights, as a share of the steps so far (see
+    optim/average.py), such as 0.1: it is evaluated and kept as the final model. 0: no
+    average."""
 
 
 @dataclasses.dataclass(frozen=True)

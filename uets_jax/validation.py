@@ -37,6 +37,7 @@ LEAST: dict[str, int] = {
     "optim.adam_ratio": 0,
     "optim.rest_ratio": 0,
     "optim.gate_every": 1,
+    "optim.average": 0,
     "optim.soap_every": 1,
     "optim.soap_max_dim": 0,
     "select.candidates": 1,
@@ -102,6 +103,7 @@ BELOW_ONE = (
 )
 
 
+WIDEST = 0.288  # optim.average; see optim/average.py
 WITH_ADAM = ("muon", "normuon", "learned")  # Adam has a ratio of its own
 
 
@@ -170,6 +172,13 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"optim.rest_ratio: with {config.optim.name} give optim.adam_ratio"
     if config.optim.name == "schedule_free" and not config.optim.b1:
         yield "optim.b1: must be above 0 with schedule_free"
+    if config.optim.average and config.optim.name == "schedule_free":
+        yield "optim.average: schedule_free has an average of its own; give 0"
+    if config.optim.average > WIDEST:
+        yield (
+            f"optim.average: must be at most {WIDEST} (the mean of all steps), got "
+            f"{config.optim.average}"
+        )
     yield from _choices(config)
     if t.batch % t.microbatches:
         yield (
