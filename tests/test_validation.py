@@ -52,7 +52,7 @@ LEAST = {
     "data.length optim.learning_rate "
     "optim.weight_decay optim.warmup optim.decay optim.floor optim.clip optim.eps "
     "optim.adam_ratio optim.rest_ratio optim.soap_max_dim optim.average "
-    "train.seed train.eval_every train.eval_tokens "
+    "train.target train.cooldown train.seed train.eval_every train.eval_tokens "
     "train.checkpoint_every train.spike train.watchdog train.samples "
     "train.mesh.data select.knobs.temperature select.knobs.final_temperature "
     "select.knobs.anneal select.knobs.novelty select.knobs.staleness "

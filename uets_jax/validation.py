@@ -65,6 +65,8 @@ LEAST: dict[str, int] = {
     "growth.probe_steps": 1,
     "growth.look_every": 0,
     "train.steps": 1,
+    "train.target": 0,
+    "train.cooldown": 0,
     "train.batch": 1,
     "train.microbatches": 1,
     "train.seed": 0,
@@ -180,11 +182,30 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
             f"{config.optim.average}"
         )
     yield from _choices(config)
+    yield from _stopping(config)
     if t.batch % t.microbatches:
         yield (
             f"train.microbatches: {t.microbatches} does not divide "
             f"train.batch = {t.batch}"
         )
+
+
+def _stopping(config: ExperimentConfig) -> Iterator[str]:
+    """Complaints about a run that is to end at a target."""
+    if not config.train.target:
+        return
+    if config.optim.schedule != "wsd":
+        yield (
+            "train.target: needs optim.schedule wsd, whose rate stays until the "
+            f"cool-down, not {config.optim.schedule}"
+        )
+    if not config.optim.average:
+        yield (
+            "train.target: is checked with averaged weights; give optim.average, such "
+            "as 0.1"
+        )
+    if not config.train.eval_every:
+        yield "train.eval_every: 0; train.target is checked at validations"
 
 
 def _choices(config: ExperimentConfig) -> Iterator[str]:
