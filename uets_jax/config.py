@@ -330,7 +330,8 @@ class TrainConfig:
     """How long, how wide, how often."""
 
     steps: int = 400
-    """With `target`: at most so many; shares of the steps are of these."""
+    """With `target`: at most so many. Shares of the steps are of these; in what steps
+    themselves see, such as annealing, of those up to the end once that is known."""
     target: float = 0.0
     """Bits per byte of the validation text at which the run is to end. The rate stays
     until a validation of the averaged weights says that a cool-down from here ends

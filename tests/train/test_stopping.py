@@ -266,7 +266,7 @@ def test_a_rollback_decides_anew_what_it_takes_back(
 
 
 def test_checks_of_the_model_before_a_growth_do_not_count(config, tmp_path):
-    plan = {"method": "fixed", "plan": "depth=3:0.1"}
+    plan = {"method": "fixed", "plan": "frozen=1:0.1"}
     summary = loop.train(
         replace_from_dict(config, {"growth": plan}), tmp_path / "run"
     ).summary
@@ -280,12 +280,13 @@ def test_nothing_grows_once_the_run_cools_down(config, tmp_path):
     plan = {"method": "fixed", "plan": "depth=3:0.3,depth=4:0.75"}
     session = open_session(replace_from_dict(config, {"growth": plan}))
     run = start.begin(session, tmp_path / "run", False, Ledger(), [])
-    run.at = Position(step=13, stage=1)
-    assert [stage.share for stage in growing.remaining(run)] == [0.75]
-    assert (growing.next_decision(run), stopping.next_check(run)) == (30, 16)
-    run.at = Position(step=13, stage=1, cooldown=12, end=15)
-    assert growing.remaining(run) == ()
-    assert growing.next_decision(run) == stopping.next_check(run) == 15
+    with run.open():
+        run.at = Position(step=13, stage=1)
+        assert [stage.share for stage in growing.remaining(run)] == [0.75]
+        assert (growing.next_decision(run), stopping.next_check(run)) == (30, 16)
+        run.at = Position(step=13, stage=1, cooldown=12, end=15)
+        assert growing.remaining(run) == ()
+        assert growing.next_decision(run) == stopping.next_check(run) == 15
     late = replace_from_dict(config, {"growth": {**plan, "plan": "depth=3:0.8"}})
     with pytest.raises(UserError, match=r"in the cool-down; use at most 0\.775"):
         open_session(late)
