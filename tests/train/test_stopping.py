@@ -8,6 +8,7 @@ import pytest
 from uets_jax.build import build
 from uets_jax.config import decay_share, replace_from_dict
 from uets_jax.errors import UserError
+from uets_jax.growth.policy import Decision
 from uets_jax.measure.converged import converged
 from uets_jax.measure.ledger import Ledger
 from uets_jax.report.metrics import read_metrics
@@ -265,29 +266,39 @@ def test_a_rollback_decides_anew_what_it_takes_back(
     assert float(found.state.hypers.steps) == summary["steps"] == found.state.step
 
 
-def test_checks_of_the_model_before_a_growth_do_not_count(config, tmp_path):
-    plan = {"method": "fixed", "plan": "frozen=1:0.1"}
-    summary = loop.train(
-        replace_from_dict(config, {"growth": plan}), tmp_path / "run"
-    ).summary
-    assert [entry["step"] for entry in summary["growth"]] == [4]
-    predicted = [r["step"] for r in records(tmp_path / "run", "predicted_error")]
-    assert predicted[0] == 20  # from 8, 12, 16 and 20
-    assert summary["cooldown_began"] == predicted[-1]
-
-
-def test_nothing_grows_once_the_run_cools_down(config, tmp_path):
+@pytest.fixture
+def growing_run(config, tmp_path):
+    """A run that has not begun, with two stages; nothing is compiled."""
     plan = {"method": "fixed", "plan": "depth=3:0.3,depth=4:0.75"}
     session = open_session(replace_from_dict(config, {"growth": plan}))
     run = start.begin(session, tmp_path / "run", False, Ledger(), [])
     with run.open():
-        run.at = Position(step=13, stage=1)
-        assert [stage.share for stage in growing.remaining(run)] == [0.75]
-        assert (growing.next_decision(run), stopping.next_check(run)) == (30, 16)
-        run.at = Position(step=13, stage=1, cooldown=12, end=15)
-        assert growing.remaining(run) == ()
-        assert growing.next_decision(run) == stopping.next_check(run) == 15
-    late = replace_from_dict(config, {"growth": {**plan, "plan": "depth=3:0.8"}})
+        yield run
+
+
+def test_nothing_grows_once_the_run_cools_down(growing_run):
+    run = growing_run
+    run.at = Position(step=13, stage=1)
+    assert [stage.share for stage in growing.remaining(run)] == [0.75]
+    assert (growing.next_decision(run), stopping.next_check(run)) == (30, 16)
+    run.at = Position(step=13, stage=1, cooldown=12, end=15)
+    assert growing.remaining(run) == ()
+    assert growing.next_decision(run) == stopping.next_check(run) == 15
+
+
+def test_checks_of_the_model_before_a_growth_do_not_count(growing_run, monkeypatch):
+    run = growing_run
+    monkeypatch.setattr(growing, "_decide", lambda run, due: Decision(due[:1], "now"))
+    monkeypatch.setattr(growing, "apply", lambda *given: None)
+    for step, left in ((11, [[8, 4.0]]), (12, [])):
+        run.at = Position(step=step, checks=[[8, 4.0]])
+        growing.grow_if_due(run)
+        assert run.at.checks == left
+
+
+def test_a_stage_in_the_cool_down_is_refused(config):
+    plan = {"method": "fixed", "plan": "depth=3:0.8"}
+    late = replace_from_dict(config, {"growth": plan})
     with pytest.raises(UserError, match=r"in the cool-down; use at most 0\.775"):
         open_session(late)
 
