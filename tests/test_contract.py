@@ -20,6 +20,7 @@ from uets_jax.curriculum.scaling import scaling
 from uets_jax.models.axes import hidden_matrix, is_matrix, layer_axis, map_axes, role
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
+from uets_jax.optim.average import average
 from uets_jax.optim.gate import GateSettings, init_theta
 from uets_jax.optim.gated import scale_by_gated_rules
 from uets_jax.optim.guard import guard
@@ -116,6 +117,7 @@ PLAIN = [
 ]
 RULES = {
     **{name: functools.partial(of_rule, name) for name in PLAIN},
+    "average": lambda: as_component(optax.chain(optax.sgd(0.1), average(0.1))),
     "lstm": of_lstm,
     "gated": of_gate,
     "gated_every_2": lambda: of_gate(every=2, skip=True, cautious=True),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from uets_jax.aql.make import Chosen, chosen, selection
-from uets_jax.config import ExperimentConfig, ModelConfig, OptimConfig
+from uets_jax.config import ExperimentConfig, ModelConfig, OptimConfig, decay_share
 from uets_jax.curriculum.length import cut
 from uets_jax.errors import UserError, nearest
 from uets_jax.measure.scopes import branch
@@ -22,12 +22,12 @@ from uets_jax.models.axes import (
 )
 from uets_jax.models.frozen import held
 from uets_jax.models.transformer import make_model
+from uets_jax.optim import average, schedule_free
 from uets_jax.optim.gated import gate_metrics
 from uets_jax.optim.guard import guard
 from uets_jax.optim.optimizer import learned_rule
 from uets_jax.optim.rewarm import rewarm
 from uets_jax.optim.rules import rule
-from uets_jax.optim.schedule_free import averaged
 from uets_jax.optim.schedules import schedule
 from uets_jax.step import SLOTS, Program, init_state
 from uets_jax.types import Hypers, TrainState
@@ -57,7 +57,7 @@ def build(
     own = frozenset((overrides or {}).items())
     train = config.train
     guarded = None if train.on_bad_step == "abort" and not train.spike else train.spike
-    optim, how = _static(config.optim), chosen(config)
+    optim, how = _static(config), chosen(config)
     warm = None if config.growth.method == "none" else config.growth.rewarm
     slots = (how, guarded, warm or None)
     return _build(config.model, optim, slots, train.microbatches, own)
@@ -71,10 +71,11 @@ def with_length(program: Program, length: int, full: int) -> Program:
     return dataclasses.replace(program, cut=functools.partial(cut, length=length))
 
 
-def _static(optim: OptimConfig) -> OptimConfig:
-    """`optim` less what is traced (see `hypers`)."""
+def _static(config: ExperimentConfig) -> OptimConfig:
+    """`optim` less what is traced (see `hypers`), with the decay that holds."""
     changes: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": 0.0, "warmup": 0}
-    return OptimConfig(**{**vars(optim), **changes})
+    changes["decay"] = decay_share(config)
+    return OptimConfig(**{**vars(config.optim), **changes})
 
 
 @functools.lru_cache(maxsize=64)
@@ -102,8 +103,12 @@ def _build(
     }
     own = dict(overrides)
     if optim.name == "schedule_free" and "tx" not in own:
-        fields["averaged"] = averaged(optim.b1)
+        fields["averaged"] = schedule_free.averaged(optim.b1)
+    if optim.average:
+        fields["averaged"] = average.averaged(optim.average)
     fields |= own
+    if optim.average:
+        fields["tx"] = optax.chain(fields["tx"], average.average(optim.average))
     fields["tx"] = optax.with_extra_args_support(fields["tx"])
     noisy = getattr(model, "dropout", 0) > 0
     return Program(**fields, microbatches=microbatches, noisy=noisy)

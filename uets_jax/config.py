@@ -137,7 +137,8 @@ class OptimConfig:
     """Steps of linear warm-up."""
     schedule: Literal["wsd", "cosine", "linear", "constant"] = "wsd"
     decay: float = 0.4
-    """Share of the steps over which `wsd` decays."""
+    """Share of the steps over which `wsd` decays; with `train.target`, that says
+    `train.cooldown`."""
     floor: float = 0.0
     """Final learning rate as a share of the peak."""
     clip: float = 1.0
@@ -164,6 +165,10 @@ class OptimConfig:
     gate_between: Literal["held", "nominal"] = "held"
     """With learned: until the next decision the last one holds, or the nominal rule
     alone with the last multipliers."""
+    average: float = 0.0
+    """Width of a moving average of the weights, as a share of the steps so far (see
+    optim/average.py), such as 0.1: it is evaluated and kept as the final model. 0: no
+    average."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,6 +333,16 @@ class TrainConfig:
     """How long, how wide, how often."""
 
     steps: int = 400
+    """With `target`: at most so many. Shares of the steps are of these; in what steps
+    themselves see, such as annealing, of those up to the end once that is known."""
+    target: float = 0.0
+    """Bits per byte of the validation text at which the run is to end. The rate stays
+    until a validation of the averaged weights says that a cool-down from here ends
+    there (see measure/converged.py), or until a cool-down has to begin; those
+    validations are charged as probes. Needs schedule `wsd` and `optim.average`. 0: all
+    of `steps` are made."""
+    cooldown: float = 0.25
+    """With `target`: steps of the cool-down as a share of those before it."""
     batch: int = 32
     """Windows per step, over all devices and processes."""
     microbatches: int = 1
@@ -468,6 +483,12 @@ def expert_rows(config: ModelConfig, tokens: int) -> int:
         return tokens
     even = tokens * config.active_experts / config.experts
     return min(tokens, math.ceil(config.capacity * even))
+
+
+def decay_share(config: ExperimentConfig) -> float:
+    """Share of all steps over which `wsd` lowers the rate."""
+    cooldown = config.train.cooldown
+    return cooldown / (1 + cooldown) if config.train.target else config.optim.decay
 
 
 def candidates(config: ExperimentConfig) -> int:

@@ -37,6 +37,7 @@ LEAST: dict[str, int] = {
     "optim.adam_ratio": 0,
     "optim.rest_ratio": 0,
     "optim.gate_every": 1,
+    "optim.average": 0,
     "optim.soap_every": 1,
     "optim.soap_max_dim": 0,
     "select.candidates": 1,
@@ -64,6 +65,8 @@ LEAST: dict[str, int] = {
     "growth.probe_steps": 1,
     "growth.look_every": 0,
     "train.steps": 1,
+    "train.target": 0,
+    "train.cooldown": 0,
     "train.batch": 1,
     "train.microbatches": 1,
     "train.seed": 0,
@@ -102,6 +105,7 @@ BELOW_ONE = (
 )
 
 
+WIDEST = 0.288  # optim.average; see optim/average.py
 WITH_ADAM = ("muon", "normuon", "learned")  # Adam has a ratio of its own
 
 
@@ -175,12 +179,38 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"optim.rest_ratio: with {config.optim.name} give optim.adam_ratio"
     if config.optim.name == "schedule_free" and not config.optim.b1:
         yield "optim.b1: must be above 0 with schedule_free"
+    if config.optim.average and config.optim.name == "schedule_free":
+        yield "optim.average: schedule_free has an average of its own; give 0"
+    if config.optim.average > WIDEST:
+        yield (
+            f"optim.average: must be at most {WIDEST} (the mean of all steps), got "
+            f"{config.optim.average}"
+        )
     yield from _choices(config)
+    yield from _stopping(config)
     if t.batch % t.microbatches:
         yield (
             f"train.microbatches: {t.microbatches} does not divide "
             f"train.batch = {t.batch}"
         )
+
+
+def _stopping(config: ExperimentConfig) -> Iterator[str]:
+    """Complaints about a run that is to end at a target."""
+    if not config.train.target:
+        return
+    if config.optim.schedule != "wsd":
+        yield (
+            "train.target: needs optim.schedule wsd, whose rate stays until the "
+            f"cool-down, not {config.optim.schedule}"
+        )
+    if not config.optim.average:
+        yield (
+            "train.target: is checked with averaged weights; give optim.average, such "
+            "as 0.1"
+        )
+    if not config.train.eval_every:
+        yield "train.eval_every: 0; train.target is checked at validations"
 
 
 def _choices(config: ExperimentConfig) -> Iterator[str]:

@@ -8,7 +8,8 @@ from optax import contrib
 
 from uets_jax.errors import UserError
 from uets_jax.growth.alone import grown
-from uets_jax.growth.operators import by_path
+from uets_jax.growth.operators import by_path, came_from
+from uets_jax.growth.plan import moves
 from uets_jax.growth.stages import Op
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
@@ -65,19 +66,25 @@ def test_freezing_leaves_a_loop_its_state(moments, trained):
     chex.assert_trees_all_equal((found.params, found.opt_state), (params, opt))
 
 
-def test_a_copy_of_the_weights_begins_anew_and_is_named(trained):
+def test_a_copy_of_the_weights_stays_as_far_from_them(trained):
+    """Its distance moves as the parameters do; fresh entries are the new ones."""
     params, *_ = trained
     tx = contrib.schedule_free_adamw(0.1)
     state = jax.jit(tx.init)(params)
     moved = jax.tree.map(lambda x: x + 0.1, state.z)
-    op = Op("width", 64)
-    found = grown(MODEL, params, tx, state._replace(z=moved), op, jax.random.key(1))
-    assert found.begun
-    assert all(name.startswith("z/") for name in found.begun)
-    new, kept = by_path(found.params), by_path(moved)
-    for path, z in by_path(found.opt_state.z).items():
-        anew = "/".join(("z", *path)) in found.begun
-        np.testing.assert_array_equal(z, new[path] if anew else kept[path])
+    for op in (Op("width", 64), Op("heads", 4, "new")):
+        given = MODEL, params, tx, state._replace(z=moved), op
+        found = grown(*given, jax.random.key(1))
+        assert found.begun == ()
+        z, new = by_path(found.opt_state.z), by_path(found.params)
+        for path, move in moves(MODEL, op).items():
+            scale = np.ones_like(new[path])
+            for axis, m in move.axes:
+                shape = [1] * scale.ndim
+                shape[axis] = len(m.scale)
+                scale = scale * np.reshape(m.scale, shape)
+            distance = 0.1 * scale * came_from(move, scale.shape)
+            np.testing.assert_allclose(z[path] - new[path], distance, atol=1e-6)
 
 
 def test_parameters_of_another_model_are_named(trained):

@@ -66,6 +66,17 @@ def test_a_terminal_gets_a_bar_that_starts_at_the_resumed_step():
     assert "valid_loss 3.1" in stream.getvalue()
 
 
+def test_a_run_may_end_earlier_than_was_thought():
+    plain, terminal = io.StringIO(), Terminal()
+    for stream in (plain, terminal):
+        with Progress(400, log_every=20, stream=stream, now=Clock()) as progress:
+            progress.update(20, 1.0, 10)
+            progress.ends_at(25)
+            progress.update(25, 1.0, 20)
+    assert plain.getvalue().splitlines()[-1].startswith("step 25/25")
+    assert "25/25" in terminal.getvalue()
+
+
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_a_closed_stream_is_no_trouble(kind, when):

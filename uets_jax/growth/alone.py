@@ -12,6 +12,7 @@ from uets_jax.errors import UserError, nearest
 from uets_jax.growth.copies import weight_copies
 from uets_jax.growth.operators import (
     Moments,
+    by_path,
     move_params,
     move_state,
     shapes_of,
@@ -75,7 +76,8 @@ def grown(
     shapes = shapes_of(how, params, new)
     depths = (model.depth, after.depth)
     copies = weight_copies(tx.init, new)
-    found = move_state(how, depths, opt_state, template, shapes, moments, copies)
+    moved = (how, depths, opt_state, template, shapes, moments, copies)
+    found = move_state(*moved, by_path(params))
     return Grown(after, new, found.state, found.begun)
 
 

@@ -13,6 +13,7 @@ from uets_jax.errors import UserError
 from uets_jax.growth.copies import weight_copies
 from uets_jax.growth.operators import (
     Moments,
+    by_path,
     move_params,
     move_state,
     new_entries,
@@ -126,7 +127,7 @@ def _apply(
         if slot != "rewarm":
             inits[slot] = getattr(program, slot).init
             kept[slot] = state.parts[slot]
-    shapes = shapes_of(moves, state.params, params)
+    shapes, weights = shapes_of(moves, state.params, params), by_path(state.params)
     depths = (before, after.model.depth)
     templates = {name: init(params) for name, init in inits.items()}
     for name, fresh_state in templates.items():
@@ -135,7 +136,7 @@ def _apply(
             continue
         copies = weight_copies(inits[name], params)
         found = move_state(
-            moves, depths, kept[name], fresh_state, shapes, moments, copies
+            moves, depths, kept[name], fresh_state, shapes, moments, copies, weights
         )
         moved[name] = found.state
         begun += [f"{name}/{leaf}" for leaf in found.begun]

@@ -5,6 +5,7 @@ Pure, so that growing is one compiled call with the shardings of the new shapes.
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -171,6 +172,7 @@ def move_state(
     shapes: Mapping[Path, tuple[tuple[int, ...], tuple[int, ...]]],
     moments: Moments = "carry",
     copies: frozenset[Path] = frozenset(),
+    weights: Mapping[Path, Array] = MappingProxyType({}),
 ) -> Moved:
     """An optimizer's or a component's state in the new shapes.
 
@@ -180,8 +182,9 @@ def move_state(
     factors of a gradient. One that has but its layers, or no parameter's path and as
     many rows as there are layers, moves along the layers. One that keeps its shape is
     carried. What belongs to a parameter that was not there before is as initialised.
-    Whatever is left begins anew, and is named; so does a copy of a parameter that
-    changes (its entries are weights, which move otherwise than moments do).
+    Of a copy of a parameter, such as an average of it, the distance from it moves as
+    differences of parameters do: fresh entries are those of the new parameter.
+    Whatever is left begins anew, and is named.
 
     Args:
       moves: of the parameters, by path.
@@ -191,7 +194,9 @@ def move_state(
       shapes: old and new shape of every parameter, by its new path.
       moments: "carry" fills second moments that come from nowhere with their leaf's
         mean, "template" leaves them as initialised.
-      copies: paths of leaves that hold parameters, of `growth.copies.weight_copies`.
+      copies: paths of leaves that hold parameters, of `growth.copies.weight_copies`;
+        in `fresh` they hold the new ones.
+      weights: the old parameters, by path; a copy of one that is not there begins anew.
     """
     have, begun = by_path(old), []
     layers = _layer_move(moves)
@@ -203,11 +208,14 @@ def move_state(
         if move is not None and move.old is None:
             return new
         changed = move is not None and (move.axes or move.insert is not None)
-        if where in copies and changed:
-            begun.append("/".join(where))
-            return new
         if move is not None:
             was = have.get((*prefix, *(move.old or ())))
+            if where in copies and changed:
+                weight = weights.get(move.old or ())
+                if was is not None and weight is not None:
+                    return _moved_copy(move, weight, was, new)
+                begun.append("/".join(where))
+                return new
             along = (
                 None
                 if was is None
@@ -271,6 +279,16 @@ def _along_parameter(
     kept = lambda m: dataclasses.replace(m, grad=tuple(float(g != 0) for g in m.grad))
     return dataclasses.replace(
         move, axes=tuple((axis, kept(m)) for axis, m in move.axes if mine[axis])
+    )
+
+
+def _moved_copy(move: Move, weight: Array, old: Array, fresh: Array) -> Array:
+    """The new parameter less what its old copy was behind, which moves as differences
+    of parameters do.
+    """
+    behind = weight.astype(old.dtype) - old
+    return fresh - _moved_moment(
+        move, behind, jnp.zeros_like(fresh), DIFFERENCES[:1], "template"
     )
 
 

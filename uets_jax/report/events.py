@@ -12,7 +12,7 @@ from uets_jax.report.marks import Mark
 from uets_jax.report.run import Run
 from uets_jax.report.scale import Point, number
 
-MARKED = ("growth", "resume", "rollback", "skip")  # these stand on the curves
+MARKED = ("growth", "cooldown", "resume", "rollback", "skip")  # on the curves, too
 SINGLE = {"growth": 20, "resume": 20, "rollback": 20, "stopped": 20}
 FEW = 3  # events of any other kind get a row each up to this many
 MOST_ROWS = 100

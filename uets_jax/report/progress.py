@@ -66,6 +66,12 @@ class Progress:
         elif step % self.log_every == 0 or step == self.total:
             self._guard(self._print, self._line(step, loss))
 
+    def ends_at(self, step: int) -> None:
+        """The run ends at another step than was thought."""
+        self.total = step
+        if self._bar is not None:
+            self._guard(self._stretch_bar)
+
     def note(self, text: str) -> None:
         """Writes a line of its own, above the bar where there is one."""
         if self._bar is not None:
@@ -120,6 +126,10 @@ class Progress:
     def _move_bar(self, step: int, loss: float | None) -> None:
         self._bar.set_postfix_str("  ".join(self._figures(loss)), refresh=False)
         self._bar.update(step - self._bar.n)
+
+    def _stretch_bar(self) -> None:
+        self._bar.total = self.total
+        self._bar.refresh()
 
     def _print(self, text: str) -> None:
         self._stream.write(text + "\n")

@@ -27,6 +27,7 @@ from uets_jax.train.footprint import axes, one_device, step_memory, traceable
 from uets_jax.train.growing import due_step
 from uets_jax.train.growth_cost import growth_costs
 from uets_jax.train.mesh import abstract_state, make_mesh
+from uets_jax.train.stopping import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,15 +143,23 @@ def total_costs(
         train = dataclasses.replace(config.train, steps=last - first)
         part = dataclasses.replace(stage, train=train)
         program = build(traceable(part), overrides)
-        for name, cost in run_costs(part, program, valid_tokens).items():
+        found = run_costs(part, program, valid_tokens, checks(config, first, last))
+        for name, cost in found.items():
             total[name] = total.get(name, Cost()) + cost
     return total
 
 
 def run_costs(
-    config: ExperimentConfig, program: Program, valid_tokens: int | None = None
+    config: ExperimentConfig,
+    program: Program,
+    valid_tokens: int | None = None,
+    steering: int = 0,
 ) -> dict[str, Cost]:
-    """FLOPs of all steps and validations of one shape, by category."""
+    """FLOPs of all steps and validations of one shape, by category.
+
+    Args:
+      steering: validations that may end the run, which are probes.
+    """
     t, length = config.train, window_length(config)
     step = trace_step(program, one_device(), shapes(config, asset_shapes(config)))
     counted = count(step.jaxpr)
@@ -159,9 +168,10 @@ def run_costs(
     windows = window_count(min(filter(None, limits), default=1), length)
     batches = -(-windows // (t.batch // t.microbatches))
     times = -(-t.steps // t.eval_every) if t.eval_every else 1
-    evaluation = evaluation_cost(program, one_device(), config)
+    evaluation = evaluation_cost(program, one_device(), config) * batches
     costs = {name: cost * t.steps for name, cost in once.items()}
-    return {**costs, "evaluation": evaluation * (batches * times)}
+    costs |= {"probe": evaluation * steering} if steering else {}
+    return {**costs, "evaluation": evaluation * (times - steering)}
 
 
 def compiled_bytes(

@@ -17,7 +17,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from uets_jax.build import with_length
-from uets_jax.config import ExperimentConfig, ModelConfig, window_length
+from uets_jax.config import (
+    ExperimentConfig,
+    ModelConfig,
+    decay_share,
+    window_length,
+)
 from uets_jax.curriculum.length import parse as parse_lengths
 from uets_jax.curriculum.length import phases as length_phases
 from uets_jax.evaluate.perplexity import compile_losses
@@ -56,8 +61,8 @@ def stage_executable(session: Session, length: int) -> Executable:
 
 
 def remaining(run: Run) -> tuple[Stage, ...]:
-    """The stages of the plan that have not been taken."""
-    return parse(run.origin.growth)[run.at.stage :]
+    """The stages of the plan that can still be taken: none once the run cools down."""
+    return () if run.at.end else parse(run.origin.growth)[run.at.stage :]
 
 
 def compile_ahead(run: Run) -> None:
@@ -92,7 +97,7 @@ def next_decision(run: Run) -> int:
     """The first step after this one at which there is something to decide; this one
     where a stage is due already, as after a rollback.
     """
-    return min([*_decisions(run, run.at.step + 1), run.origin.train.steps])
+    return min([*_decisions(run, run.at.step + 1), run.end])
 
 
 def _decisions(run: Run, start: int) -> list[int]:
@@ -147,7 +152,7 @@ def grow_if_due(run: Run) -> None:
         ops = [op for stage in decision.stages for op in stage.ops]
         apply(run, ops, decision.why)
         run.at.stage += len(decision.stages)
-        run.at.slope = []
+        run.at.slope, run.at.checks = [], []
     run.ledger.switch(before)
 
 
@@ -168,7 +173,7 @@ def _decide(run: Run, stages: tuple[Stage, ...]) -> Decision:
 
 def _decay_begins(config: ExperimentConfig) -> float:
     """Share of the steps at which the learning rate begins its last fall."""
-    return 1 - config.optim.decay if config.optim.schedule == "wsd" else 1.0
+    return 1 - decay_share(config) if config.optim.schedule == "wsd" else 1.0
 
 
 def _rates(run: Run, stages: Sequence[Stage]) -> tuple[float, ...]:

@@ -34,6 +34,7 @@ from uets_jax.train.run import Pending, Run, save
 from uets_jax.train.sameness import check_allow
 from uets_jax.train.session import open_session
 from uets_jax.train.start import already_finished, begin, tell
+from uets_jax.train.stopping import cool_if_due, next_check
 from uets_jax.train.summary import finish
 from uets_jax.types import Batch, TrainState
 
@@ -90,7 +91,7 @@ def _train(run: Run) -> Result:
     with run.open():
         tell(run)
         compile_ahead(run)
-        while run.at.step < run.origin.train.steps:
+        while run.at.step < run.end:
             _run_phase(run)
         if run.saved != run.at.step:
             save(run)
@@ -110,9 +111,9 @@ def _run_phase(run: Run) -> None:
     step = stage_executable(session, length)
     run.bytes = step.bytes
     watch = Stopwatch(run)
-    while run.at.step < end and run.session is session:
+    while run.at.step < min(end, run.end) and run.session is session:
         try:
-            _steps(run, min(end, next_decision(run)), step, watch)
+            _steps(run, min(end, next_decision(run), next_check(run)), step, watch)
             grow_if_due(run)
         except BadStepError as bad:
             roll_back(run, bad, step.count)
@@ -161,14 +162,12 @@ def _consumed(run: Run, batch: Batch) -> np.ndarray:
 
 def _at_fixed_steps(run: Run, step: Executable) -> None:
     """Validation, then a checkpoint, where the config asks for them."""
-    train, last = (
-        run.session.config.train,
-        run.at.step == run.session.config.train.steps,
-    )
+    train, last = run.session.config.train, run.at.step == run.end
     due = lambda every: last or (every and run.at.step % every == 0)
     if due(train.eval_every):
         read(run, step.count)
         validate(run)
+    cool_if_due(run, checked=bool(due(train.eval_every)))
     if run.origin.growth.look_every and run.at.step % run.origin.growth.look_every == 0:
         read(run, step.count)
         take_a_look(run)

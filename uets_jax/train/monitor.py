@@ -17,6 +17,7 @@ from uets_jax.measure.branches import Count
 from uets_jax.step import evaluated
 from uets_jax.train.executable import evaluation_cost
 from uets_jax.train.run import Pending, Position, Run, describe
+from uets_jax.train.stopping import steers
 from uets_jax.train.validation import validation
 
 TOLD = 3  # left-out updates that get a line on the terminal, each
@@ -124,7 +125,7 @@ def abort(run: Run, what: str) -> NonFiniteLossError:
 
 
 def validate(run: Run) -> dict[str, Any]:
-    """Loss on held-out text, into the metrics.
+    """Loss on held-out text, into the metrics; charged as a probe where it steers.
 
     Raises:
       NonFiniteLossError: if it is not finite.
@@ -137,7 +138,8 @@ def validate(run: Run) -> dict[str, Any]:
     batches = found.pop("valid_batches")
     run.look_at_memory()
     cost = evaluation_cost(session.program, session.mesh, config)
-    run.ledger.charge({"evaluation": cost * int(batches)})
+    name = "probe" if steers(run.origin, run.at) else "evaluation"
+    run.ledger.charge({name: cost * int(batches)})
     run.at.last_valid = found
     run.record({"step": run.at.step, **found, **run.spent()})
     if not math.isfinite(found["valid_loss"]):

@@ -45,6 +45,7 @@ def roll_back(run: Run, bad: BadStepError, count: Count) -> None:
         old, passed_over=at.passed_over + lost, streak=0, counts=counts
     )
     run.pending, run.saved = None, old.step or -1
+    run.progress.ends_at(run.end)
     barrier("rolled-back")
     if is_main():
         checkpoint.set_aside(root, above=run.at.step)

@@ -49,6 +49,9 @@ class Position:
     stage: stages of the growth plan that have been taken.
     slope: state of the estimate of the loss's slope since then.
     growth: what was done to the model's shape, an entry each time.
+    checks: (step, bits per byte) of the validations that steer since the last growth.
+    cooldown: the step at which the cool-down to a target began; 0: it has not.
+    end: the step at which it ends, and the run; 0: at `train.steps`.
     """
 
     step: int = 0
@@ -63,6 +66,9 @@ class Position:
     slope: list[float] = dataclasses.field(default_factory=list)
     growth: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     last_valid: dict[str, float | int] = dataclasses.field(default_factory=dict)
+    checks: list[list[int | float]] = dataclasses.field(default_factory=list)
+    cooldown: int = 0
+    end: int = 0
 
 
 @dataclasses.dataclass
@@ -109,6 +115,11 @@ class Run:
             ):
                 stack.enter_context(each)
             yield self
+
+    @property
+    def end(self) -> int:
+        """The step at which the run ends, as far as is known."""
+        return self.at.end or self.origin.train.steps
 
     def look_at_memory(self) -> None:
         """Notes the most bytes seen so far, also before a resume.

@@ -121,7 +121,10 @@ def _differences(
     """(field, old, new) of the fields that no resume may change by itself."""
     was, now = flat(to_dict(old)), flat(to_dict(new))
     for field in was:
-        if field not in FREE_ON_RESUME and was[field] != now[field]:
+        free = field in FREE_ON_RESUME
+        if field == "train.eval_every" and old.train.target:
+            free = False  # validations decide when the run cools down
+        if not free and was[field] != now[field]:
             yield field, was[field], now[field]
 
 

@@ -38,6 +38,7 @@ from uets_jax.train.counting import (
     start_of,
 )
 from uets_jax.train.mesh import check_rows, compile_init, make_mesh
+from uets_jax.train.stopping import check_schedule, latest_cooldown
 from uets_jax.types import Batch, Hypers, TrainState
 from uets_jax.validation import validate
 
@@ -157,6 +158,7 @@ def open_session(
     session = Session(config, store, build(config, overrides), mesh, overrides)
     check_start(config, overrides)
     check_growth(config, overrides)
+    check_schedule(config, overrides)
     # raise now, not at the first step
     _ = session.windows, session.assets, session.assets_sha256
     return session
@@ -188,11 +190,14 @@ def check_growth(config: ExperimentConfig, overrides: Mapping[str, Any] | None) 
 
 def _check_time(config: ExperimentConfig, stage: Stage) -> None:
     """Raises `UserError` for a stage that no step is left for."""
-    steps = config.train.steps
-    if config.growth.method == "fixed" and stage.share > (steps - 1) / steps:
+    steps, what = config.train.steps, "after the last one"
+    most = (steps - 1) / steps
+    if config.train.target:
+        most, what = (latest_cooldown(config) - 1) / steps, "in the cool-down"
+    if config.growth.method == "fixed" and stage.share > most:
         raise UserError(
-            f"growth.plan: {stage}: share {stage.share:g} of {steps} steps comes after "
-            f"the last one; use at most {(steps - 1) / steps:.3g} or more train.steps"
+            f"growth.plan: {stage}: share {stage.share:g} of {steps} steps comes "
+            f"{what}; use at most {most:.3g} or more train.steps"
         )
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from uets_jax.build import hypers
 from uets_jax.config import to_dict
 from uets_jax.errors import UserError
 from uets_jax.measure.energy import EnergyMeter
@@ -32,6 +31,7 @@ from uets_jax.train.sameness import (
 from uets_jax.train.saver import Saver
 from uets_jax.train.session import Session
 from uets_jax.train.shapes import abstract_at, session_at
+from uets_jax.train.stopping import placed_hypers
 from uets_jax.train.watchdog import Watchdog
 from uets_jax.types import TrainState
 
@@ -68,6 +68,11 @@ def begin(
                 f"train.steps: {config.train.steps} is less than the {at.step} that "
                 f"{out} has already made"
             )
+        if at.end > config.train.steps:
+            raise UserError(
+                f"train.steps: {config.train.steps} is less than {at.end}, the end of "
+                f"the cool-down that {out} has begun"
+            )
         if is_main():
             cut_back(out / "metrics.jsonl", at.step)
     if state is None:
@@ -75,10 +80,11 @@ def begin(
         ledger.charge(session.start_costs())
     else:
         ledger.carry(record["ledger"])
-        state = state._replace(hypers=session.place_hypers(hypers(config)))
+        values = session.place_hypers(placed_hypers(config, at))
+        state = state._replace(hypers=values)
     at.counts["resumes"] += bool(record)
     session = session_at(session, record)
-    progress = progress_of(session, at.step)
+    progress = progress_of(session, at.step, at.end)
     run = Run(
         origin=config,
         session=session,
@@ -114,7 +120,7 @@ def tell(run: Run) -> None:
 def already_finished(run: Run) -> dict[str, Any] | None:
     """The summary of a run that has nothing left to do."""
     path = run.out / "summary.json"
-    if run.at.step < run.session.config.train.steps or not path.exists():
+    if run.at.step < run.end or not path.exists():
         return None
     with run.open():
         run.progress.note(f"{run.out}: already finished, at step {run.at.step}")
@@ -143,11 +149,11 @@ def check_alike(
     alike({**shared, **store, **how, "overrides": overrides})
 
 
-def progress_of(session: Session, step: int) -> Progress:
+def progress_of(session: Session, step: int, end: int = 0) -> Progress:
     """The progress lines of process 0; the others are silent."""
     train = session.config.train
     stream = sys.stderr if is_main() else Silent()
-    return Progress(train.steps, step, train.log_every, stream)
+    return Progress(end or train.steps, step, train.log_every, stream)
 
 
 class Silent:

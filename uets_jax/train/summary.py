@@ -24,6 +24,7 @@ from uets_jax.step import Program, evaluated
 from uets_jax.train.files import told, write_json
 from uets_jax.train.processes import barrier, gather, is_main
 from uets_jax.train.session import Session
+from uets_jax.train.stopping import outcome
 from uets_jax.types import Params
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def finish(run: "Run") -> dict[str, Any]:
         "perplexity": _finite(at.last_valid["perplexity"]),
         "unigram_bits_per_byte": unigram_bits_per_byte(session),
         "steps": at.step,
+        **outcome(run),
         "params": sum(x.size for x in jax.tree.leaves(params)),
         **cost(run),
         "phases": run.phases,
