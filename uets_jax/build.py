@@ -93,7 +93,7 @@ def _build(
         "forward": parts.forward,
         "logits": parts.logits,
         "inspect": parts.inspect,
-        "tx": _trained(model, _rule(optim)),
+        "tx": _rule(optim),
         "schedule": schedule(optim.schedule, optim.decay, optim.floor),
         "select": how and selection(how, model, parts),
         "rewarm": warm and rewarm(warm),
@@ -109,7 +109,7 @@ def _build(
     fields |= own
     if optim.average:
         fields["tx"] = optax.chain(fields["tx"], average.average(optim.average))
-    fields["tx"] = optax.with_extra_args_support(fields["tx"])
+    fields["tx"] = optax.with_extra_args_support(_trained(model, fields["tx"]))
     noisy = getattr(model, "dropout", 0) > 0
     return Program(**fields, microbatches=microbatches, noisy=noisy)
 
@@ -125,8 +125,8 @@ def _rule(optim: OptimConfig) -> optax.GradientTransformationExtraArgs:
 
 
 def _trained(
-    model: ModelConfig, tx: optax.GradientTransformationExtraArgs
-) -> optax.GradientTransformationExtraArgs:
+    model: ModelConfig, tx: optax.GradientTransformation
+) -> optax.GradientTransformation:
     """The rule for what is trained; the rest has no state, and a gradient of 0."""
     if model.memory_trained:
         return tx

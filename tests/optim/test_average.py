@@ -242,3 +242,40 @@ def test_what_can_not_be_averaged_is_one_clear_line(tiny):
     ):
         with pytest.raises(UserError, match=told):
             validate(replace_from_dict(tiny, {"optim": optim}))
+
+
+def test_what_a_mask_leaves_out_is_read_as_it_is():
+    own = {"a": True, "b": {"w": False}, "c": None}
+    tx = optax.masked(chained(), own)
+    seen, state = walk(tx, 12, {"a": PARAMS["a"], "b": PARAMS["b"], "c": None})
+    found = averaged(WIDTH)(seen[-1], state)
+    expected = by_hand([np.asarray(p["a"]) for p in seen[1:]], exponent(WIDTH))
+    np.testing.assert_allclose(found["a"], expected, rtol=1e-5)
+    chex.assert_trees_all_equal(found["b"], seen[-1]["b"])
+
+
+@pytest.mark.parametrize("op", [Op("memory_rows", 32), Op("depth", 3)])
+def test_tables_that_are_not_trained_have_no_average_and_grow(op, tiny):
+    changes = {"memory_rows": 16, "memory_trained": False}
+    config = replace_from_dict(
+        tiny,
+        {"model": changes, "optim": {"average": WIDTH}, "train": {"start": "counts"}},
+    )
+    program = build(config)
+    begun = jax.jit(lambda: init_state(program, hypers(config), 0))()
+    rows = jnp.ones((16, config.model.width))
+    params = {
+        **begun.params,
+        "memory": {n: {"table": rows} for n in ("bigram", "trigram")},
+    }
+    begun = begun._replace(params=params)
+    leaves = {x.shape for x in jax.tree.leaves(begun.opt)}
+    assert rows.shape not in leaves
+    after, grown = grow(config, begun, [op])
+    model = resized(config.model, op)
+    assert after.model == model
+    like = jax.eval_shape(lambda: init_state(build(after), hypers(after), 0))
+    chex.assert_trees_all_equal_shapes_and_dtypes(grown, like)
+    read = evaluated(build(after), grown)
+    assert read["memory"]["bigram"]["table"].shape[0] == model.memory_rows
+    assert read["memory"]["bigram"]["table"].all()

@@ -104,10 +104,17 @@ def _mixed(state: AverageState, params: Params, gamma: float) -> Params:
     share = _share(state.count, gamma)
 
     def mix(a, p):
+        if _left_out(a):
+            return p
         p, c = p.astype(a.dtype), share.astype(a.dtype)
         return jnp.where(share < 1, a + c * (p - a), p)
 
-    return jax.tree.map(mix, state.average, params)
+    return jax.tree.map(mix, state.average, params, is_leaf=_left_out)
+
+
+def _left_out(x: Any) -> bool:
+    """By `optax.masked`: such a parameter is not averaged."""
+    return isinstance(x, optax.MaskedNode)
 
 
 def _share(count: Int[Array, ""], gamma: float) -> Float[Array, ""]:
