@@ -18,6 +18,7 @@ from uets_jax.report.metrics import MetricsWriter, cut_back
 from uets_jax.report.progress import Progress
 from uets_jax.report.trackers import Trackers, open_trackers
 from uets_jax.train import checkpoint
+from uets_jax.train.compared import open_monitor
 from uets_jax.train.files import told
 from uets_jax.train.interrupts import Interrupts
 from uets_jax.train.processes import agreement, alike, barrier, is_main
@@ -36,7 +37,13 @@ from uets_jax.train.watchdog import Watchdog
 from uets_jax.types import TrainState
 
 # fields in which the processes of a run may differ
-OWN = ("data.cache", "train.log_every", "train.trackers", "train.watchdog")
+OWN = (
+    "data.cache",
+    "train.baseline",
+    "train.log_every",
+    "train.trackers",
+    "train.watchdog",
+)
 
 
 def begin(
@@ -79,6 +86,8 @@ def begin(
     at.counts["resumes"] += bool(record)
     session = session_at(session, record)
     progress = progress_of(session, at.step)
+    monitor, said = open_monitor(session, overrides, out / "metrics.jsonl")
+    news = [("resume", n) for n in notes] + [("allowed", c) for c in changed]
     run = Run(
         origin=config,
         session=session,
@@ -95,11 +104,12 @@ def begin(
         watchdog=Watchdog(config.train.watchdog if jax.process_count() > 1 else 0),
         interrupts=Interrupts(),
         ask=agreement(session.mesh),
+        monitor=monitor,
         saved=at.step or -1,
         described=(out / "config.json").exists() and not changed,
         phases=record.get("phases", []),
         peaks=record.get("peaks", {}),
-        news=[("resume", note) for note in notes] + [("allowed", c) for c in changed],
+        news=[*news, *said],
     )
     return run
 
