@@ -113,11 +113,11 @@ class UltraEfficientTrainingSystem:
         from uets_jax.system import UltraEfficientTrainingSystem
 
         small = from_dict({"data": {"tokenizer": "bytes"}, "model": {"size": "tiny"}})
-        system = UltraEfficientTrainingSystem(config=small, steps=30, out="runs/first")
-        model, state, report = system.train("builtin")
+        system = UltraEfficientTrainingSystem(config=small, steps=20, out="runs/first")
+        plain = replace(system, data_selector=None, optimizer="muon", curriculum=None)
+        model, state, report = plain.train("texts")
         print(f"{report.summary['bits_per_byte']:.2f} bits per byte: {report.path}")
         print(model.generate("The ", tokens=20))
-        without = replace(system, curriculum=None, out="runs/without")
 
     Args:
       steps, flops: the budget, at most one of them; FLOPs are those of training. With
@@ -139,7 +139,7 @@ class UltraEfficientTrainingSystem:
     curriculum: Any = "length"
     monitor: Any = "trigger"
     steps: int = 0
-    flops: float = 0.0
+    flops: int | float = 0
     seed: int = 0
     start: Literal["counts", "random"] = "counts"
     sample: str = ""

@@ -144,13 +144,15 @@ def settled(slot: str, value: Any, base: ExperimentConfig) -> Any:
             return value
         if slot == "monitor" and value.endswith(".json"):
             return MonitorConfig(baseline=value)
-        raise UserError(f"{slot}: {value!r}: {nearest(value, takes.names)}")
     if isinstance(value, dict) and slot == "architecture":
         return _architecture(value, base)
     if isinstance(value, dict):
         return replace_from_dict(takes.config(), value, slot)
+    names = ", ".join(map(repr, takes.names))
+    hint = nearest(value, takes.names) if isinstance(value, str) else ""
+    meant = f"{hint} " if hint.startswith("did you mean") else ""
     raise UserError(
-        f"{slot}: {value!r}: it takes None, {', '.join(map(repr, takes.names))}, a "
+        f"{slot}: {value!r}: {meant}it takes None, {names}, a "
         f"{takes.config.__name__} or a dict of its fields, {takes.called}"
     )
 

@@ -15,7 +15,9 @@ GUESS, TRIES = 1000, 4
 
 
 def steps_for(
-    config: ExperimentConfig, flops: float, overrides: Mapping[str, Any] | None = None
+    config: ExperimentConfig,
+    flops: int | float,
+    overrides: Mapping[str, Any] | None = None,
 ) -> int:
     """Steps that `flops` pay for, counted on the traced steps; nothing is compiled.
 
@@ -37,8 +39,8 @@ def steps_for(
     step = spent / trial.train.steps
     if left < step:
         raise UserError(
-            f"flops: {flops:.3g} are less than a step takes, {step:.3g}, and what comes "
-            f"before the first one, {flops - left:.3g}; give more"
+            f"flops: {flops:.3g} don't pay for one step ({step:.3g}) and for what is "
+            f"counted before it ({flops - left:.3g}); give more"
         )
     return steps
 
