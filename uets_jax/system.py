@@ -114,7 +114,7 @@ class UltraEfficientTrainingSystem:
 
         small = from_dict({"data": {"tokenizer": "bytes"}, "model": {"size": "tiny"}})
         system = UltraEfficientTrainingSystem(config=small, steps=20, out="runs/first")
-        plain = replace(system, data_selector=None, optimizer="muon", curriculum=None)
+        plain = replace(system, data_selector=None, optimizer="adamw", curriculum=None)
         model, state, report = plain.train("texts")
         print(f"{report.summary['bits_per_byte']:.2f} bits per byte: {report.path}")
         print(model.generate("The ", tokens=20))

@@ -23,7 +23,7 @@ from uets_jax.measure.ahead import (
     setting_of,
 )
 
-SETTING = Setting("corpus", "tokenizer", "cpu-2", 128, 0, True)
+SETTING = Setting("corpus", "tokenizer", "cpu-2", 128, 0, 0.0, True)
 CURVE = Curve(
     (4.0, 2.0, 1.0), (1e9, 1e10, 1e12), (10.0, 100.0, 1e4), (1.0, 2.0, 3.0), None
 )
@@ -121,6 +121,9 @@ def test_part_of_it_may_be_comparable():
     assert "training losses" in told
     found, told = comparable(BASELINE, dataclasses.replace(SETTING, eval_tokens=5))
     assert (found.train, found.valid) == (CURVE, None)
+    found, told = comparable(BASELINE, dataclasses.replace(SETTING, average=0.1))
+    assert (found.train, found.valid) == (CURVE, None)
+    assert "optim.average differ" in told
     found, told = comparable(BASELINE, dataclasses.replace(SETTING, machine="h200-1"))
     assert found.train == dataclasses.replace(CURVE, seconds=None)
     assert found.peak_bytes is None

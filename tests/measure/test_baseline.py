@@ -13,7 +13,7 @@ from uets_jax.measure.baseline import (
     valid_curve,
 )
 
-SETTING = Setting("corpus", "tokenizer", "cpu-2", 128, 0, True)
+SETTING = Setting("corpus", "tokenizer", "cpu-2", 128, 0, 0.0, True)
 CURVE = Curve((4.0, 2.0), (1e9, 1e10), (10.0, 100.0), (1.0, 2.0), None)
 BASELINE = Baseline("b2m", SETTING, 1000, CURVE, None)
 

@@ -7,7 +7,7 @@ from uets_jax.errors import UserError
 from uets_jax.measure.ahead import Baseline, Curve, Setting
 from uets_jax.measure.efficiency import EfficiencyMonitor
 
-SETTING = Setting("corpus", "tokenizer", "cpu-2", 128, 0, True)
+SETTING = Setting("corpus", "tokenizer", "cpu-2", 128, 0, 0.0, True)
 TRAIN = Curve((4.0, 2.0), (1e9, 1e10), (10.0, 100.0), (1.0, 2.0), None)
 VALID = Curve((3.0, 1.0), (1e9, 1e11), (10.0, 100.0), (1.0, 2.0), None)
 BASELINE = Baseline("b2m", SETTING, 500, TRAIN, VALID)
@@ -44,7 +44,7 @@ def test_a_validation_is_compared_with_validations():
     monitor = EfficiencyMonitor(BASELINE)
     record = {"step": 1, "bits_per_byte": 1.0, "tokens": 10, "flops": 1e10}
     assert monitor.observe(record)["ahead_flops"] == pytest.approx(10.0)
-    assert monitor.history == [record]
+    assert monitor.history == [(1, 1.0)]
 
 
 def test_the_own_decay_is_told():
@@ -92,11 +92,17 @@ def test_without_a_threshold_there_is_no_question():
 
 def test_convergence_is_asked_of_the_predictor(monkeypatch):
     module = types.ModuleType("uets_jax.measure.converged")
-    module.converged = lambda history, target: (len(history), target)
+    module.converged = lambda history, target, cooldown: (history, target, cooldown)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     import uets_jax.measure
 
     monkeypatch.setattr(uets_jax.measure, "converged", module, raising=False)
     monitor = EfficiencyMonitor()
-    monitor.observe({"step": 1, "bits_per_byte": 1.0, "tokens": 10, "flops": 1e10})
-    assert monitor.converged(1.5) == (1, 1.5)
+    valid = lambda n: {"step": n, "bits_per_byte": 3.0 - n, "tokens": n, "flops": n}
+    monitor.observe(valid(1))
+    monitor.observe({"step": 1, "event": "growth"})
+    monitor.observe(step(2, 3.0))
+    monitor.observe(valid(2))
+    monitor.observe(step(3, 3.0, rate=0.01))
+    monitor.observe(valid(3))  # of a rate that decays
+    assert monitor.converged(1.5) == ([(2, 1.0)], 1.5, 0.25)

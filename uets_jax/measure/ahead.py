@@ -49,6 +49,8 @@ class Setting:
     machine: class of machine, such as `cpu-2`.
     length: tokens per window.
     eval_tokens: read at a validation; 0: all.
+    average: of the weights that are validated, as `optim.average`; 1: an optimizer's
+      own.
     plain: the training loss is that of text drawn evenly, in whole windows, without
       dropout.
     """
@@ -58,6 +60,7 @@ class Setting:
     machine: str
     length: int
     eval_tokens: int
+    average: float
     plain: bool
 
 
@@ -89,7 +92,9 @@ def setting_of(
     even = candidates(config) == 1 and not config.curriculum.lengths and not own
     plain = even and not config.model.dropout
     length, read = window_length(config), config.train.eval_tokens
-    return Setting(corpus, tokenizer, machine, length, read, plain)
+    average = getattr(config.optim, "average", 0.0)  # on merge: config.optim.average
+    average = 1.0 if config.optim.name == "schedule_free" else average
+    return Setting(corpus, tokenizer, machine, length, read, average, plain)
 
 
 def comparable(baseline: Baseline, own: Setting) -> tuple[Baseline, str]:
@@ -110,8 +115,9 @@ def comparable(baseline: Baseline, own: Setting) -> tuple[Baseline, str]:
             why = f"not comparable with {baseline.name}: another {what}"
             return dataclasses.replace(bare, valid=None), why
     missing = []
-    if there.eval_tokens != own.eval_tokens:
-        missing.append("validations (train.eval_tokens differ)")
+    read = lambda setting: (setting.eval_tokens, setting.average)
+    if read(there) != read(own):
+        missing.append("validations (train.eval_tokens or optim.average differ)")
         baseline = dataclasses.replace(baseline, valid=None)
     if not (there.plain and own.plain):
         missing.append("training losses (text or rows are chosen)")

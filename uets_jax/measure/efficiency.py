@@ -44,7 +44,7 @@ class EfficiencyMonitor:
     ) -> None:
         self.baseline, self.threshold = baseline, threshold
         self.ratios: dict[str, Ratio] = {}
-        self.history: list[Record] = []
+        self.history: list[tuple[int, float]] = []
         self._smooth, self._slope = Smooth(), init()
         self._top, self._decays, self._peak = 0.0, False, 0
 
@@ -65,11 +65,12 @@ class EfficiencyMonitor:
         """
         self._peak = max(self._peak, peak_bytes or 0)
         if record.get("event") == "growth":
-            self._slope = init()
+            self._slope, self.history = init(), []
         if "event" in record or record.get("skipped"):
             return {}
         if "bits_per_byte" in record:
-            self.history.append(record)
+            if not self._decays:
+                self.history.append((record["step"], record["bits_per_byte"]))
             return self._compare("valid", record["bits_per_byte"], costs_of(record))
         loss = record.get("loss")
         if not isinstance(loss, int | float):
@@ -127,17 +128,18 @@ class EfficiencyMonitor:
         found = self.slope()
         return bottleneck(float(found.slope), float(found.error), self.threshold)
 
-    def converged(self, target: float) -> Any:
-        """Whether the run reaches `target` bits per byte: the `Prediction` of
-        `measure.converged` (loss, error, reached), from the history of this run.
+    def converged(self, target: float, cooldown: float = 0.25) -> Any:
+        """Whether a cool-down from here ends at `target` bits per byte: the
+        `Prediction` (loss, error, reached) of `measure.converged`, from the validations
+        since the last growth at full rate, which have to be of averaged weights.
 
         Raises:
           UserError: where that module is missing.
         """
-        return predictor()(self.history, target)
+        return predictor()(self.history, target, cooldown)
 
 
-def predictor() -> Callable[[Sequence[Record], float], Any]:
+def predictor() -> Callable[[Sequence[tuple[int, float]], float, float], Any]:
     """`measure.converged.converged`: to be imported above once it is there."""
     try:
         from uets_jax.measure import converged  # pyright: ignore
