@@ -86,8 +86,6 @@ def begin(
     at.counts["resumes"] += bool(record)
     session = session_at(session, record)
     progress = progress_of(session, at.step)
-    monitor, said = open_monitor(session, overrides, out / "metrics.jsonl")
-    news = [("resume", n) for n in notes] + [("allowed", c) for c in changed]
     run = Run(
         origin=config,
         session=session,
@@ -104,13 +102,14 @@ def begin(
         watchdog=Watchdog(config.train.watchdog if jax.process_count() > 1 else 0),
         interrupts=Interrupts(),
         ask=agreement(session.mesh),
-        monitor=monitor,
         saved=at.step or -1,
         described=(out / "config.json").exists() and not changed,
         phases=record.get("phases", []),
         peaks=record.get("peaks", {}),
-        news=[*news, *said],
+        news=[("resume", note) for note in notes] + [("allowed", c) for c in changed],
     )
+    run.monitor, said = open_monitor(session, overrides, out / "metrics.jsonl")
+    run.news += said
     return run
 
 
