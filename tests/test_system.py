@@ -19,7 +19,7 @@ from uets_jax.errors import UserError
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
 from uets_jax.slots.values import Architecture
-from uets_jax.system import UltraEfficientTrainingSystem, source_of, with_target
+from uets_jax.system import UltraEfficientTrainingSystem, with_target
 from uets_jax.train.budget import steps_for
 from uets_jax.train.loop import train
 
@@ -179,24 +179,10 @@ def test_a_target_is_a_field_of_the_config(system, corpus, small):
         config, _ = system().plan(corpus, 1.7)
         assert config == with_target(system().plan(corpus)[0], 1.7)
         assert (config.train.target, config.optim.average) == (1.7, 0.1)
+        assert config.train.eval_every == 1
     else:
         with pytest.raises(UserError, match="not there yet"):
             with_target(small, 1.7)
-
-
-def test_a_dataset_is_a_source_or_a_path(tmp_path):
-    assert source_of("builtin") == "builtin"
-    assert source_of("hf:roneneldan/TinyStories") == "hf:roneneldan/TinyStories"
-    text, lines = tmp_path / "a.txt", tmp_path / "b.jsonl.xz"
-    text.write_text("a")
-    lines.write_text("b")
-    assert source_of(text) == f"files:{text}"
-    assert source_of(str(lines)) == f"jsonl:{lines}"
-    assert source_of(tmp_path) == f"files:{tmp_path}/**"
-    (tmp_path / "meta.json").write_text("{}")
-    assert source_of(tmp_path) == f"tokens:{tmp_path}"
-    with pytest.raises(UserError, match="dataset: 'absent'"):
-        source_of("absent")
 
 
 def test_an_architecture_may_be_given_whole(system, corpus):

@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 
 from uets_jax.build import build
 from uets_jax.config import ExperimentConfig, TrainConfig
-from uets_jax.data.corpus import READERS
 from uets_jax.data.loading import load
 from uets_jax.data.tokenizer import Tokenizer
 from uets_jax.errors import UserError
@@ -22,6 +21,7 @@ from uets_jax.measure.efficiency import EfficiencyMonitor
 from uets_jax.models.closed_form import LARGEST
 from uets_jax.report.metrics import read_metrics
 from uets_jax.slots import fill
+from uets_jax.slots.dataset import source_of
 from uets_jax.slots.values import SLOTS, settled
 from uets_jax.step import Program, evaluated
 from uets_jax.train import loop
@@ -29,6 +29,8 @@ from uets_jax.train.budget import steps_for
 from uets_jax.train.counting import NEEDS
 from uets_jax.train.summary import continuation
 from uets_jax.types import Params, TrainState
+
+CHECKS = 20  # validations that may end a run with a target
 
 
 class TrainedModel(NamedTuple):
@@ -121,7 +123,8 @@ class UltraEfficientTrainingSystem:
 
     Args:
       steps, flops: the budget, at most one of them; FLOPs are those of training. With
-        neither, `config.train.steps`. With a target it is a limit.
+        neither, `config.train.steps`. With a target it is a limit, and the checks of
+        the target come on top of it.
       seed: of the initial parameters and the order of the data.
       start: "counts", embedding, head and n-gram tables in closed form, wherever the
         model allows it (an own head, a vocabulary of at most 8,192); or "random".
@@ -196,12 +199,12 @@ class UltraEfficientTrainingSystem:
         )
         data = dataclasses.replace(config.data, source=source_of(dataset))
         config = dataclasses.replace(config, data=data, train=train)
-        if target_performance is not None:
-            config = with_target(config, target_performance)
         if self.flops:
             steps = steps_for(config, self.flops, overrides)
             train = dataclasses.replace(config.train, steps=steps)
             config = dataclasses.replace(config, train=train)
+        if target_performance is not None:
+            config = with_target(config, target_performance)
         return config, overrides
 
     def _filled(self) -> tuple[ExperimentConfig, dict[str, Any]]:
@@ -230,36 +233,16 @@ class UltraEfficientTrainingSystem:
 
 
 def with_target(config: ExperimentConfig, target: float) -> ExperimentConfig:
-    """The run that ends at `target` bits per byte: at full rate until a decay, which
-    is short because weights are averaged, is predicted to reach it.
+    """The run that ends at `target` bits per byte: at full rate until a validation of
+    the averaged weights, `CHECKS` of them at least, says that a cool-down reaches it.
     """
     fields = {f.name for f in dataclasses.fields(TrainConfig)}
     if "target" not in fields:
         raise UserError("target_performance: train.target is not there yet")
-    new: dict[str, Any] = {"target": float(target)}
+    often = max(1, config.train.steps // CHECKS)
+    every = min(config.train.eval_every or often, often)
+    new: dict[str, Any] = {"target": float(target), "eval_every": every}
     averaged: dict[str, Any] = {"schedule": "wsd", "average": 0.1}
     train = dataclasses.replace(config.train, **new)
     optim = dataclasses.replace(config.optim, **averaged)
     return dataclasses.replace(config, train=train, optim=optim)
-
-
-def source_of(dataset: str | Path) -> str:
-    """The source that a path stands for; a source stays itself.
-
-    Raises:
-      UserError: for neither of the two.
-    """
-    text = str(dataset)
-    schemes = (*READERS, "builtin", "tokens")
-    if isinstance(dataset, str) and text.partition(":")[0] in schemes:
-        return text
-    path = Path(text).expanduser()
-    if path.is_dir():
-        whole = (path / "meta.json").is_file()
-        return f"tokens:{path}" if whole else f"files:{path}/**"
-    if not path.is_file():
-        raise UserError(
-            f"dataset: {text!r}: no such file or folder, and no source such as builtin "
-            "or files:GLOB"
-        )
-    return f"jsonl:{path}" if ".jsonl" in path.suffixes else f"files:{path}"

@@ -86,7 +86,7 @@ def data_selector(value: Any, config: ExperimentConfig, sample: str) -> Filled:
         method = "loss"  # offers a pool and keeps no assets; its choice is overridden
         select = SelectConfig(method=method, candidates=offered)
         return Filled({"select": select}, {"select": value})
-    select = SelectConfig() if value is None else SELECTORS.get(value, value)
+    select: Any = SelectConfig() if value is None else SELECTORS.get(value, value)
     if value == "aql_target":
         if not sample:
             raise UserError(
@@ -117,7 +117,7 @@ def curriculum(value: Any, config: ExperimentConfig, selector: Any) -> Filled:
         return Filled({**rooms, "curriculum": CurriculumConfig()}, {"select": value})
     if value is None:
         return Filled({"curriculum": CurriculumConfig()})
-    found = CURRICULA.get(value, value)
+    found: Any = CURRICULA.get(value, value)
     if value == "length":
         lengths = _lengths(window_length(config))
         found = dataclasses.replace(found, lengths=lengths)
