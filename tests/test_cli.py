@@ -441,6 +441,23 @@ def test_report_refuses_a_directory_as_its_file(capsys, calls, run):
     assert calls == []
 
 
+def test_baseline_chooses_its_file(capsys, monkeypatch, run):
+    from uets_jax.measure import baseline
+    from uets_jax.report import baseline as made
+
+    found = []
+    monkeypatch.setattr(made, "baseline_of", lambda path, name: (path, name))
+    monkeypatch.setattr(baseline, "save_baseline", lambda *args: found.append(args))
+    assert cli.main(["baseline", str(run)]) == 0
+    assert cli.main(["baseline", str(run), "--out", "b.json", "--name", "b2m"]) == 0
+    assert found == [
+        (run / "baseline.json", (run, "")),
+        (Path("b.json"), (run, "b2m")),
+    ]
+    assert capsys.readouterr().out.split() == [str(run / "baseline.json"), "b.json"]
+    assert "--out" in complaint(capsys, "baseline", str(run), "--out", str(run))
+
+
 def test_tokenize_hands_on_a_data_config(capsys, calls):
     argv = ["tokenize", "files:*.txt", "store", "--on-error=skip"]
     assert cli.main([*argv, "--tokenizer", "bytes", "--valid-fraction", "0.5"]) == 0

@@ -22,6 +22,7 @@ FLOORS = (
     "growth report evaluate",
     "train",
     "export meta",
+    "slots",
     "system",
     "flags options",
     "recipes",

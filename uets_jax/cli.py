@@ -1,4 +1,4 @@
-"""The command line: `uets train | cost | eval | report | generate | tokenize`.
+"""The command line: `uets train | cost | eval | report | baseline | ...`.
 
 Each command is a dataclass of its flags (`options`) and a function from what was given
 to what is printed (`commands`).

@@ -146,6 +146,21 @@ def _report(given: dict[str, Any]) -> str:
     return "\n".join(map(str, written))
 
 
+def _baseline(given: dict[str, Any]) -> str:
+    o = options.Baseline(**given)
+    path = recipes.run_dir(o.dir)
+    out = Path(o.out) if o.out else path / "baseline.json"
+    recipes.writable(out.parent)
+    if out.is_dir():
+        raise UserError(f"--out: {out} is a directory; name a file")
+
+    from uets_jax.measure import baseline
+    from uets_jax.report.baseline import baseline_of
+
+    baseline.save_baseline(out, baseline_of(path, o.name))
+    return str(out)
+
+
 def _generate(given: dict[str, Any]) -> str:
     o = options.Generate(**given)
     _at_least(given, tokens=1, temperature=0, top_k=0, seed=0)
@@ -191,6 +206,7 @@ COMMANDS: dict[str, Command] = {
     "cost": Command(options.Cost, _cost),
     "eval": Command(options.Eval, _eval),
     "report": Command(options.Report, _report),
+    "baseline": Command(options.Baseline, _baseline),
     "generate": Command(options.Generate, _generate),
     "tokenize": Command(options.Tokenize, _tokenize),
 }

@@ -373,6 +373,9 @@ class TrainConfig:
     watchdog: int = 1800
     """Seconds without progress after which a run of several processes ends (exit 124);
     longer than the longest compilation. 0: never."""
+    baseline: str = ""
+    """A file of `uets baseline`: every step then says how many times less it has cost
+    than that run, undecayed as it is, had at the same loss. Empty: no comparison."""
     trackers: str = ""
     """Where metrics go besides metrics.jsonl: tensorboard, wandb, or both with a
     comma."""
@@ -407,6 +410,7 @@ FREE_ON_RESUME = (
     "train.log_every",
     "train.keep",
     "train.watchdog",
+    "train.baseline",
     "train.trackers",
     "train.mesh.data",
     "train.mesh.fsdp",

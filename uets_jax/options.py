@@ -89,6 +89,18 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True)
+class Baseline:
+    """Write a finished run as a baseline, for --train.baseline of `uets train`."""
+
+    dir: str
+    """Directory of the run; its schedule wsd or constant."""
+    out: str = ""
+    """File; empty: baseline.json in the directory of the run."""
+    name: str = ""
+    """What the baseline is called; empty: as the run."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Generate:
     """Print text that continues a prompt."""
 

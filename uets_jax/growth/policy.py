@@ -25,6 +25,7 @@ from uets_jax.growth.learned import Policy
 from uets_jax.growth.learned import load_policy as load_policy
 from uets_jax.growth.score import Situation, features, score
 from uets_jax.growth.stages import Stage
+from uets_jax.measure.slope import bottleneck
 
 
 class Signals(NamedTuple):
@@ -108,9 +109,8 @@ def _due(signals: Signals, budget: Budget) -> Decision:
 
 
 def _trigger(signals: Signals, threshold: float, budget: Budget) -> Decision:
-    """Where even one standard error more of the slope stays below the threshold."""
-    fall = max(-signals.slope, 0.0) + signals.error
-    slow = fall < threshold
+    """Where the slope says that this model is the bottleneck."""
+    slow = bottleneck(signals.slope, signals.error, threshold)
     sign = "<" if slow else "not <"
     why = f"fall {-signals.slope:.3g} + error {signals.error:.3g} {sign} {threshold:g}"
     return Decision(budget.stages[:1] if slow else (), why)

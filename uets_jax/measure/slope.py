@@ -119,3 +119,15 @@ def read(state: SlopeState) -> Slope:
     variance = residual / jnp.where(sure, freedom, 1.0)
     error = jnp.sqrt(variance * spread) / xx
     return Slope(slope, jnp.where(sure, error, jnp.inf))
+
+
+def bottleneck(slope: float, error: float, threshold: float) -> bool:
+    """Whether more FLOPs surely buy too little: even one standard error more of the
+    slope leaves the fall below `threshold`.
+
+    Args:
+      slope, error: of `read`, as host numbers.
+      threshold: nats that the loss has to fall by while the FLOPs spent grow by a
+        factor e (`growth.slope`).
+    """
+    return max(-slope, 0.0) + error < threshold

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from uets_jax.report import (
+    ahead,
     curves,
     events,
     facts,
@@ -41,6 +42,7 @@ def page(runs: Sequence[Run], base: int = 0) -> Page:
             Section("Comparison", compared),
             Section("Cost of equal quality", reached),
             Section("Loss", _loss(runs)),
+            Section("Ahead of the baseline", ahead.ahead(runs)),
             Section("Events", events.events(runs)),
             Section("Growth", growth.growth(runs)),
             Section("Optimization", [Picture(lambda: curves.step_charts(runs))]),

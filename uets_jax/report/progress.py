@@ -53,13 +53,23 @@ class Progress:
             maxlen=WINDOW
         )
         self._bar: Any = None
+        self._more = ""
         if self._on_terminal():
             self._guard(self._open_bar, initial)
 
     def update(
-        self, step: int, loss: float | None = None, tokens: int | float = 0
+        self,
+        step: int,
+        loss: float | None = None,
+        tokens: int | float = 0,
+        more: str = "",
     ) -> None:
-        """Reports that `step` steps are done; `tokens` counts from the run's start."""
+        """Reports that `step` steps are done; `tokens` counts from the run's start.
+
+        Args:
+          more: something else to show, at the end of the figures.
+        """
+        self._more = more
         self._recent.append((self._now(), step, tokens))
         if self._bar is not None:
             self._guard(self._move_bar, step, loss)
@@ -103,7 +113,7 @@ class Progress:
         _, tokens, seconds = self._advance()
         if tokens > 0 and seconds > 0 and math.isfinite(tokens):
             parts.append(f"{si(tokens / seconds)} tok/s")
-        return parts
+        return [*parts, self._more] if self._more else parts
 
     def _advance(self) -> tuple[int, float, float]:
         """Steps, tokens and seconds between the oldest and the newest recent update."""

@@ -48,8 +48,9 @@ def log(run: Run, count: Count, pending: Pending | None) -> None:
         return
     describe(run)
     values = charge(run, count, pending)
-    run.record({"step": pending.step, **values, **run.spent()})
-    run.progress.update(pending.step, values["loss"], run.ledger.tokens)
+    run.record(run.compared({"step": pending.step, **values, **run.spent()}))
+    ahead = run.monitor.line() if run.monitor is not None else ""
+    run.progress.update(pending.step, values["loss"], run.ledger.tokens, ahead)
     if pending.stop and run.stop is None:
         run.stop = run.interrupts.caught or "a signal to another process"
     why = bad(values)
@@ -141,7 +142,7 @@ def validate(run: Run) -> dict[str, Any]:
     name = "probe" if steers(run.origin, run.at) else "evaluation"
     run.ledger.charge({name: cost * int(batches)})
     run.at.last_valid = found
-    run.record({"step": run.at.step, **found, **run.spent()})
+    run.record(run.compared({"step": run.at.step, **found, **run.spent()}))
     if not math.isfinite(found["valid_loss"]):
         raise abort(run, f"valid_loss is {found['valid_loss']} at step {run.at.step}")
     run.progress.note(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from uets_jax.config import ExperimentConfig, config_hash, to_dict
+from uets_jax.measure.efficiency import EfficiencyMonitor
 from uets_jax.measure.energy import EnergyMeter
 from uets_jax.measure.ledger import Ledger
 from uets_jax.measure.machine import (
@@ -90,6 +91,7 @@ class Run:
     watchdog: Watchdog
     interrupts: Interrupts
     ask: Any  # own wish to stop -> whether any process has it
+    monitor: EfficiencyMonitor | None = None  # where there is a baseline
     profile: int = 0  # steps to trace
     pending: Pending | None = None
     stop: str | None = None  # why the run is to stop
@@ -140,6 +142,12 @@ class Run:
         """Something that happened, into the metrics with what was spent so far."""
         record = {"step": self.at.step, "event": name, "detail": detail, **more}
         self.record({**record, **self.spent()})
+
+    def compared(self, values: dict[str, Any]) -> dict[str, Any]:
+        """A record of a step or a validation, and how that stands to the baseline."""
+        if self.monitor is None:
+            return values
+        return {**values, **self.monitor.observe(values, self.bytes.get("step_peak"))}
 
     def record(self, values: dict[str, Any]) -> None:
         """One line of metrics, to the file and to the trackers."""

@@ -27,6 +27,7 @@ from uets_jax.errors import UserError
 from uets_jax.growth.grow import check_own
 from uets_jax.growth.learned import load_policy
 from uets_jax.growth.stages import Stage, after, ladder, parse, prunes
+from uets_jax.measure.baseline import read_baseline
 from uets_jax.measure.work import Cost, Costs
 from uets_jax.step import Program
 from uets_jax.train.assets import asset_costs, build_assets, inputs_sha256
@@ -147,6 +148,8 @@ def open_session(
     """
     validate(config)
     check_lengths(config)
+    if config.train.baseline:
+        read_baseline(config.train.baseline)
     if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
         raise UserError("model.attention: cudnn needs an NVIDIA GPU; use auto or xla")
     mesh = make_mesh(config.train.mesh)

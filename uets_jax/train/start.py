@@ -17,6 +17,7 @@ from uets_jax.report.metrics import MetricsWriter, cut_back
 from uets_jax.report.progress import Progress
 from uets_jax.report.trackers import Trackers, open_trackers
 from uets_jax.train import checkpoint
+from uets_jax.train.compared import open_monitor
 from uets_jax.train.files import told
 from uets_jax.train.interrupts import Interrupts
 from uets_jax.train.processes import agreement, alike, barrier, is_main
@@ -36,7 +37,13 @@ from uets_jax.train.watchdog import Watchdog
 from uets_jax.types import TrainState
 
 # fields in which the processes of a run may differ
-OWN = ("data.cache", "train.log_every", "train.trackers", "train.watchdog")
+OWN = (
+    "data.cache",
+    "train.baseline",
+    "train.log_every",
+    "train.trackers",
+    "train.watchdog",
+)
 
 
 def begin(
@@ -107,6 +114,8 @@ def begin(
         peaks=record.get("peaks", {}),
         news=[("resume", note) for note in notes] + [("allowed", c) for c in changed],
     )
+    run.monitor, said = open_monitor(session, overrides, out / "metrics.jsonl")
+    run.news += said
     return run
 
 

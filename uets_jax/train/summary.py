@@ -52,6 +52,7 @@ def finish(run: "Run") -> dict[str, Any]:
         **outcome(run),
         "params": sum(x.size for x in jax.tree.leaves(params)),
         **cost(run),
+        **standing(run),
         "phases": run.phases,
         "growth": at.growth,
         **at.counts,
@@ -107,6 +108,22 @@ def cost(run: "Run") -> dict[str, Any]:
             "device_peak": device_peak,
         },
         "peak_memory_bytes": device_peak or rss_peak,
+    }
+
+
+def standing(run: "Run") -> dict[str, Any]:
+    """`baseline`: what the run was compared with, and how it stood at its end."""
+    monitor = run.monitor
+    if monitor is None or monitor.baseline is None:
+        return {}
+    found = monitor.baseline
+    told = {"name": found.name, "machine": found.setting.machine}
+    return {
+        "baseline": {
+            **told,
+            "file": run.origin.train.baseline,
+            "at_end": monitor.line(),
+        }
     }
 
 

@@ -1,0 +1,1 @@
+"""The slots of the system, and what they put into a run."""
