@@ -13,17 +13,14 @@ from typing import Any
 from experiments import arms, tracks
 from experiments.runner import QUIET
 from experiments.search import Axis
-from uets_jax.config import ExperimentConfig
+from uets_jax.config import ExperimentConfig, OptimConfig
 from uets_jax.errors import UserError
-from uets_jax.measure.work import Cost
 from uets_jax.models.presets import from_dict
-from uets_jax.train.cost import total_costs
-from uets_jax.train.session import open_session
+from uets_jax.train.budget import steps_for
 
 BATCHES = (4, 8, 16, 32, 64)  # windows
 RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 ROWS = 262144
-COUNTED = 1000  # steps over which a schedule of shapes is averaged
 
 # name of a part: what it changes, room by room
 PARTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -122,13 +119,10 @@ def configure(
       UserError: if the FLOPs don't pay for one step.
     """
     one = _config(stores, rung, tuple(settings.items()), half)
-    fixed, each = costs(one)
-    steps = round((flops - fixed) / each)
-    if steps < 1:
-        raise UserError(
-            f"{rung.name}: {flops:.3g} FLOPs don't pay for a step after {fixed:.3g} of "
-            "statistics; give a larger --unit"
-        )
+    try:
+        steps = steps_of(dataclasses.replace(one, optim=untuned(one)), flops)
+    except UserError as error:
+        raise UserError(f"{rung.name}: {error}; give a larger --unit") from None
     optim = dataclasses.replace(one.optim, warmup=round(0.02 * steps))
     train = dataclasses.replace(one.train, steps=steps, seed=seed)
     return dataclasses.replace(one, optim=optim, train=train)
@@ -137,7 +131,7 @@ def configure(
 def _config(
     stores: Path, rung: Rung, settings: tuple[tuple[str, Any], ...], half: str
 ) -> ExperimentConfig:
-    """A run of `COUNTED` steps."""
+    """A run whose number of steps is not known yet."""
     own = dict(settings)
     batch = own.pop("batch")
     rate = own.pop("learning_rate") * (batch / arms.REFERENCE_BATCH) ** 0.5
@@ -148,7 +142,6 @@ def _config(
         "optim": {"name": "muon", "learning_rate": rate, "weight_decay": 0.0, **own},
         "train": {
             **QUIET,
-            "steps": COUNTED,
             "batch": batch,
             "eval_every": 0,
             "eval_tokens": 0,
@@ -164,13 +157,12 @@ def _config(
     return from_dict(values)
 
 
+def untuned(config: ExperimentConfig) -> OptimConfig:
+    """Of all rates that cost the same, one."""
+    return dataclasses.replace(config.optim, learning_rate=0.01, adam_ratio=1.0)
+
+
 @functools.lru_cache(maxsize=256)
-def costs(config: ExperimentConfig) -> tuple[int, float]:
-    """(FLOPs before the first step, FLOPs per step on average)."""
-    by_category = total_costs(config)
-    steps = sum((c for n, c in by_category.items() if n != "evaluation"), Cost())
-    fixed = 0
-    if config.train.start != "random" or config.select.method != "none":
-        before = open_session(config).start_costs()
-        fixed = sum(before.values(), Cost()).total
-    return fixed, steps.total / config.train.steps
+def steps_of(config: ExperimentConfig, flops: float) -> int:
+    """How many the FLOPs pay for."""
+    return steps_for(config, flops)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from uets_jax.build import build
-from uets_jax.config import ExperimentConfig, TrainConfig
+from uets_jax.config import ExperimentConfig
 from uets_jax.data.loading import load
 from uets_jax.data.tokenizer import Tokenizer
 from uets_jax.errors import UserError
@@ -236,13 +236,8 @@ def with_target(config: ExperimentConfig, target: float) -> ExperimentConfig:
     """The run that ends at `target` bits per byte: at full rate until a validation of
     the averaged weights, `CHECKS` of them at least, says that a cool-down reaches it.
     """
-    fields = {f.name for f in dataclasses.fields(TrainConfig)}
-    if "target" not in fields:
-        raise UserError("target_performance: train.target is not there yet")
     often = max(1, config.train.steps // CHECKS)
     every = min(config.train.eval_every or often, often)
-    new: dict[str, Any] = {"target": float(target), "eval_every": every}
-    averaged: dict[str, Any] = {"schedule": "wsd", "average": 0.1}
-    train = dataclasses.replace(config.train, **new)
-    optim = dataclasses.replace(config.optim, **averaged)
+    train = dataclasses.replace(config.train, target=float(target), eval_every=every)
+    optim = dataclasses.replace(config.optim, schedule="wsd", average=0.1)
     return dataclasses.replace(config, train=train, optim=optim)

@@ -14,10 +14,14 @@ SETTINGS |= {"b1": 0.7, "momentum": 0.85}
 def free(monkeypatch):
     """Configs without stores: a step costs 1e9, statistics 2e10 with a start."""
 
-    def costs(config):
-        return (20_000_000_000 if config.train.start == "counts" else 0), 1e9
+    def steps(config, flops):
+        left = flops - (2e10 if config.train.start == "counts" else 0)
+        if left < 1e9:
+            raise UserError("flops: too few")
+        return round(left / 1e9)
 
-    monkeypatch.setattr(bench_arms, "costs", costs)
+    monkeypatch.setattr(bench_arms, "steps_for", steps)
+    bench_arms.steps_of.cache_clear()
 
 
 @pytest.fixture

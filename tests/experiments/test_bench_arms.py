@@ -12,10 +12,14 @@ from uets_jax.errors import UserError
 def free(monkeypatch):
     """Configs without stores: a step costs 1e9, statistics 2e10 with a start."""
 
-    def costs(config):
-        return (20_000_000_000 if config.train.start == "counts" else 0), 1e9
+    def steps(config, flops):
+        left = flops - (2e10 if config.train.start == "counts" else 0)
+        if left < 1e9:
+            raise UserError("flops: too few")
+        return round(left / 1e9)
 
-    monkeypatch.setattr(bench_arms, "costs", costs)
+    monkeypatch.setattr(bench_arms, "steps_for", steps)
+    bench_arms.steps_of.cache_clear()
 
 
 def test_each_rung_of_the_ladder_adds_one_part():
@@ -55,5 +59,5 @@ def test_a_part_switches_on_what_it_names(tmp_path):
 def test_a_budget_below_the_statistics_is_refused(tmp_path):
     rung = Rung("x", "clean", "", "b2m", ("start",))
     settings = {"learning_rate": 0.01, "adam_ratio": 1.0, "batch": 16}
-    with pytest.raises(UserError, match=r"statistics.*--unit"):
+    with pytest.raises(UserError, match=r"x: flops: too few; give a larger --unit"):
         bench_arms.configure(tmp_path, rung, settings, 2e10)

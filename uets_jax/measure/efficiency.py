@@ -1,6 +1,6 @@
 """What a run has to show for its cost, read off its metrics record by record."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,6 +15,8 @@ from uets_jax.measure.ahead import (
     follow,
     ratios,
 )
+from uets_jax.measure.converged import Prediction
+from uets_jax.measure.converged import converged as predicted
 from uets_jax.measure.slope import Slope, bottleneck, init, read, update
 
 Record = Mapping[str, Any]
@@ -128,21 +130,9 @@ class EfficiencyMonitor:
         found = self.slope()
         return bottleneck(float(found.slope), float(found.error), self.threshold)
 
-    def converged(self, target: float, cooldown: float = 0.25) -> Any:
+    def converged(self, target: float, cooldown: float = 0.25) -> Prediction:
         """Whether a cool-down from here ends at `target` bits per byte: the
         `Prediction` (loss, error, reached) of `measure.converged`, from the validations
         since the last growth at full rate, which have to be of averaged weights.
-
-        Raises:
-          UserError: where that module is missing.
         """
-        return predictor()(self.history, target, cooldown)
-
-
-def predictor() -> Callable[[Sequence[tuple[int, float]], float, float], Any]:
-    """`measure.converged.converged`: to be imported above once it is there."""
-    try:
-        from uets_jax.measure import converged  # pyright: ignore
-    except ImportError:
-        raise UserError("converged: uets_jax.measure.converged is missing") from None
-    return converged.converged
+        return predicted(self.history, target, cooldown)
