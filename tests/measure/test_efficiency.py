@@ -1,10 +1,11 @@
-import sys
-import types
+import math
 
 import pytest
 
 from uets_jax.errors import UserError
+from uets_jax.measure import efficiency
 from uets_jax.measure.ahead import Baseline, Curve, Setting
+from uets_jax.measure.converged import Prediction
 from uets_jax.measure.efficiency import EfficiencyMonitor
 
 SETTING = Setting("corpus", "tokenizer", "cpu-2", 128, 0, 0.0, True)
@@ -90,13 +91,14 @@ def test_without_a_threshold_there_is_no_question():
         EfficiencyMonitor(threshold=None).bottleneck_detected()
 
 
-def test_convergence_is_asked_of_the_predictor(monkeypatch):
-    module = types.ModuleType("uets_jax.measure.converged")
-    module.converged = lambda history, target, cooldown: (history, target, cooldown)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    import uets_jax.measure
+def test_convergence_is_asked_of_validations_at_full_rate(monkeypatch):
+    asked = []
 
-    monkeypatch.setattr(uets_jax.measure, "converged", module, raising=False)
+    def predicted(history, target, cooldown):
+        asked.append((list(history), target, cooldown))
+        return Prediction(1.4, 0.01, True)
+
+    monkeypatch.setattr(efficiency, "predicted", predicted)
     monitor = EfficiencyMonitor()
     valid = lambda n: {"step": n, "bits_per_byte": 3.0 - n, "tokens": n, "flops": n}
     monitor.observe(valid(1))
@@ -105,4 +107,14 @@ def test_convergence_is_asked_of_the_predictor(monkeypatch):
     monitor.observe(valid(2))
     monitor.observe(step(3, 3.0, rate=0.01))
     monitor.observe(valid(3))  # of a rate that decays
-    assert monitor.converged(1.5) == ([(2, 1.0)], 1.5, 0.25)
+    assert monitor.converged(1.5).reached
+    assert asked == [([(2, 1.0)], 1.5, 0.25)]
+
+
+def test_a_straight_line_to_the_target_has_converged():
+    monitor = EfficiencyMonitor()
+    for number in range(1, 9):
+        loss = 2.0 - 0.1 * math.log(number)
+        monitor.observe({"step": number, "bits_per_byte": loss, "flops": number})
+    assert monitor.converged(2.0).reached
+    assert not monitor.converged(1.5).reached
