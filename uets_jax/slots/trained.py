@@ -65,9 +65,9 @@ class Report(NamedTuple):
         told, folder, baseline = self.summary.get("baseline"), self.path.parent, None
         if told:
             names = ("corpus_sha256", "tokenizer_sha256", "machine")
-            where = (self.summary[name] for name in names)
+            corpus, tokenizer, machine = (self.summary[name] for name in names)
             config = read_config(folder / "config.json")
-            own = setting_of(config, *where, self.own)
+            own = setting_of(config, corpus, tokenizer, machine, self.own)
             baseline, _ = comparable(read_baseline(told["file"]), own)
         monitor = EfficiencyMonitor(baseline, threshold)
         for record in read_metrics(folder / "metrics.jsonl"):
