@@ -5,88 +5,23 @@ import operator
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import jax
-import numpy as np
-from jaxtyping import Array, Float
+from typing import Any, Literal
 
 from uets_jax.build import build
 from uets_jax.config import ExperimentConfig
 from uets_jax.data.loading import load
-from uets_jax.data.tokenizer import Tokenizer
 from uets_jax.errors import UserError
-from uets_jax.measure.baseline import read_baseline
-from uets_jax.measure.efficiency import EfficiencyMonitor
 from uets_jax.models.closed_form import LARGEST
-from uets_jax.report.metrics import read_metrics
 from uets_jax.slots import fill
 from uets_jax.slots.dataset import source_of
+from uets_jax.slots.trained import Report, Trained, TrainedModel
 from uets_jax.slots.values import SLOTS, settled
-from uets_jax.step import Program, evaluated
+from uets_jax.step import evaluated
 from uets_jax.train import loop
 from uets_jax.train.budget import steps_for
 from uets_jax.train.counting import NEEDS
-from uets_jax.train.summary import continuation
-from uets_jax.types import Params, TrainState
 
 CHECKS = 20  # validations that may end a run with a target
-
-
-class TrainedModel(NamedTuple):
-    """The trained architecture: its functions and what they are applied to.
-
-    config:  of the model as it ended; `program.logits`, `program.forward` and the
-      others take `params`.
-    """
-
-    config: ExperimentConfig
-    program: Program
-    tokenizer: Tokenizer
-    params: Params
-
-    def logits(self, tokens: Any) -> Float[Array, "b l v"]:
-        """Of each next token, for token ids [B, L]."""
-        return jax.jit(self.program.logits)(self.params, np.asarray(tokens, np.int32))
-
-    def generate(
-        self,
-        prompt: str = "",
-        tokens: int = 120,
-        temperature: float = 0.8,
-        top_k: int = 50,
-        seed: int = 0,
-    ) -> str:
-        """`prompt` and the text that the model puts after it."""
-        ids = [self.tokenizer.eot, *self.tokenizer.encode(prompt)]
-        how = {"temperature": temperature, "top_k": top_k, "seed": seed}
-        model = (self.program, self.config, self.tokenizer, self.params)
-        text = continuation(*model, np.asarray(ids, np.int32), tokens=tokens, **how)
-        return prompt + text
-
-
-class Report(NamedTuple):
-    """The page of a finished run, and the content of its summary.json."""
-
-    path: Path
-    summary: dict[str, Any]
-
-    def monitor(self, threshold: float | None = 0.3) -> EfficiencyMonitor:
-        """The monitor that has seen the whole run; see there."""
-        told = self.summary.get("baseline")
-        baseline = read_baseline(told["file"]) if told else None
-        monitor = EfficiencyMonitor(baseline, threshold)
-        for record in read_metrics(self.path.parent / "metrics.jsonl"):
-            monitor.observe(record)
-        return monitor
-
-
-class Trained(NamedTuple):
-    """What a run ends with."""
-
-    model: TrainedModel
-    state: TrainState
-    report: Report
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -182,7 +117,11 @@ class UltraEfficientTrainingSystem:
         tokenizer = load(str(out / "tokenizer.json"))
         params = evaluated(program, result.state)
         model = TrainedModel(result.config, program, tokenizer, params)
-        return Trained(model, result.state, Report(out / "report.html", result.summary))
+        return Trained(
+            model,
+            result.state,
+            Report(out / "report.html", result.summary, (*overrides,)),
+        )
 
     def plan(
         self, dataset: str | Path, target_performance: float | None = None
