@@ -92,7 +92,7 @@ def setting_of(
     even = candidates(config) == 1 and not config.curriculum.lengths and not own
     plain = even and not config.model.dropout
     length, read = window_length(config), config.train.eval_tokens
-    average = config.optim.average  # on merge: config.optim.average
+    average = config.optim.average
     average = 1.0 if config.optim.name == "schedule_free" else average
     return Setting(corpus, tokenizer, machine, length, read, average, plain)
 
