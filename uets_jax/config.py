@@ -79,7 +79,7 @@ class ModelConfig:
     memory_order: int = 3
     """2: a table for bigrams; 3: and one for trigrams."""
     memory_trained: bool = True
-    """No: the tables stay as a start from counts fills them, without gradient,
+    """False: the tables stay as a start from counts fills them, without gradient,
     optimizer state and weight decay."""
     experts: int = 0
     """MLPs of each block, among which every token is routed; 0: one for all."""

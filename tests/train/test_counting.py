@@ -6,7 +6,7 @@ import pytest
 
 from uets_jax.errors import UserError
 from uets_jax.measure.jaxpr import count
-from uets_jax.train.counting import AT_ONCE, counted_text
+from uets_jax.train.counting import AT_ONCE, counted_text, offered_first
 from uets_jax.train.executable import shapes as shapes_of
 from uets_jax.train.executable import trace_step
 from uets_jax.train.loop import train
@@ -26,14 +26,29 @@ def session(tiny, corpus):
     return open_session(counting(tiny, corpus, memory_rows=64))
 
 
-def test_every_token_is_a_target_of_the_counted_text_once(session):
-    text = counted_text(session.config, session.store)
+def test_every_token_that_is_not_trained_on_first_is_counted_once(session):
+    windows = session.windows
+    text = counted_text(session.config, session.store, windows)
     _, rows, length = text.targets.shape
     assert length == session.config.model.context
     assert rows * length <= AT_ONCE
-    flat = text.targets.ravel()
     tokens = session.store.tokens("train")
-    np.testing.assert_array_equal(flat[flat != IGNORED], tokens[1:])
+    steps = session.config.train.steps
+    offered = {int(i) for s in range(steps) for i in windows.order(s)}
+    assert 0 < len(offered) <= windows.count / 2
+    kept = [
+        tokens[i * length + 1 : (i + 1) * length + 1]
+        for i in range(windows.count)
+        if i not in offered
+    ]
+    flat = text.targets.ravel()
+    np.testing.assert_array_equal(flat[flat != IGNORED], np.concatenate(kept))
+
+
+def test_a_long_run_leaves_half_of_the_text_to_be_counted(session):
+    found = offered_first(session.windows, 10**6)
+    assert len(set(found.tolist())) == session.windows.count // 2
+    assert set(session.windows.order(0).tolist()) <= set(found.tolist())
 
 
 def test_the_start_beats_a_random_one_and_is_charged(tiny, session, tmp_path):
@@ -57,18 +72,20 @@ def test_the_start_beats_a_random_one_and_is_charged(tiny, session, tmp_path):
     assert result.summary["flops"]["statistics"] == costs["statistics"].total
 
 
-def test_seeds_differ_in_the_blocks_alone(session):
+def test_a_seed_begins_alike_and_another_counts_other_text(session):
+    """What is held out follows the order of the data."""
     other = dataclasses.replace(
         session,
         config=dataclasses.replace(
             session.config, train=dataclasses.replace(session.config.train, seed=1)
         ),
     )
-    one, two = (s.initial_state().params for s in (session, other))
-    same = jax.tree.map(lambda x, y: bool((x == y).all()), one, two)
-    assert same["embed"]["table"]
-    assert same["head"]["w"]
-    assert not same["blocks"]["mlp"]["up"]["w"]
+    begin = lambda s: jax.tree.map(np.asarray, s.initial_state().params)
+    one, again, two = map(begin, (session, session, other))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    for name in ("embed", "head", "memory"):
+        same = jax.tree.map(np.array_equal, one[name], two[name])
+        assert not any(jax.tree.leaves(same))
 
 
 def test_a_tied_head_is_refused(tiny, corpus):

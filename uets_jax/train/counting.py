@@ -17,7 +17,7 @@ from uets_jax.config import (
     window_length,
 )
 from uets_jax.data.store import TokenStore
-from uets_jax.data.windows import cut, window_count
+from uets_jax.data.windows import Windows, cut, window_count
 from uets_jax.errors import UserError
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.work import Costs
@@ -28,6 +28,7 @@ from uets_jax.train.mesh import Start
 from uets_jax.types import IGNORED, Batch, Params
 
 AT_ONCE = 1 << 16  # tokens
+HELD = 0.5  # of the text, at most
 NEEDS = ("init", "forward", "logits")  # of the program, this house's own
 
 
@@ -54,8 +55,15 @@ def start_of(model: ModelConfig) -> Start:
     return functools.partial(closed_form, model)
 
 
-def counted_text(config: ExperimentConfig, store: TokenStore) -> Batch:
-    """The windows of the training text, [chunks, R, L], up to `FITTED` tokens of it."""
+def counted_text(
+    config: ExperimentConfig, store: TokenStore, windows: Windows
+) -> Batch:
+    """The windows of the training text, [chunks, R, L], up to `FITTED` tokens of it.
+
+    What the run is offered first has nothing to predict, up to the share `HELD` of the
+    text: tables know what was counted by heart, and a model that is trained on the same
+    windows learns to trust them more than a new text bears.
+    """
     tokens = store.tokens("train")[: FITTED + 1]
     length = window_length(config)
     rows = max(1, min(AT_ONCE // length, window_count(len(tokens), length)))
@@ -63,7 +71,18 @@ def counted_text(config: ExperimentConfig, store: TokenStore) -> Batch:
     chunks = -(-window_count(len(tokens), length) // rows)
     ids = np.arange(chunks * rows)
     flat = cut(tokens, store.tokenizer.eot, length, ids)
+    held = np.isin(ids, offered_first(windows, config.train.steps))
+    flat = flat._replace(targets=np.where(held[:, None], IGNORED, flat.targets))
     return jax.tree.map(lambda x: x.reshape(chunks, rows, *x.shape[1:]), flat)
+
+
+def offered_first(windows: Windows, steps: int) -> np.ndarray:
+    """Ids of the windows of the first steps, at most `HELD` of all."""
+    most = int(HELD * windows.count)
+    found = [np.zeros(0, np.int64)]
+    for step in range(min(steps, -(-most // windows.batch))):
+        found.append(windows.order(step))
+    return np.concatenate(found)[:most]
 
 
 def chosen_text(config: ExperimentConfig, assets: Any, text: Batch) -> Batch:

@@ -124,7 +124,7 @@ class Session:
         if self.config.train.start == "random":
             return compile_init(self.program, self.mesh)(values, seed)
         init = compile_init(self.program, self.mesh, start_of(self.config.model))
-        text = counted_text(self.config, self.store)
+        text = counted_text(self.config, self.store, self.windows)
         return init(values, seed, chosen_text(self.config, self.assets, text))
 
     def start_costs(self) -> Costs:
@@ -132,7 +132,7 @@ class Session:
         costs = asset_costs(self.config, self.store)
         if self.config.train.start == "random":
             return costs
-        text = counted_text(self.config, self.store)
+        text = counted_text(self.config, self.store, self.windows)
         counting = start_costs(self.config, self.program, self.assets, text)
         names = costs | counting
         return {n: costs.get(n, Cost()) + counting.get(n, Cost()) for n in names}
