@@ -85,7 +85,7 @@ def _figure(title: str, runs: Sequence[Row], unit: float) -> list[Block]:
             bits = sum(r["bits_per_byte"] for r in one) / len(one)
             points.append((math.log2(one[0]["total_flops"] / unit), bits))
         curves.append(Series(points, color, "marks", arm))
-    axes = Axis("log2 of the training FLOPs in U"), Axis("bits per byte", pad=0.05)
+    axes = Axis("log2 of FLOPs in U"), Axis("bits per byte", pad=0.05)
     draw = lambda: (
         f"<figure><figcaption>{escape(title)}</figcaption>"
         f"{chart(curves, *axes, title, SIZE)}</figure>"
