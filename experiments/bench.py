@@ -16,7 +16,6 @@ import sys
 from collections.abc import Sequence
 
 from experiments import bench_page, page, tracks
-from experiments.arms import UNIT
 from experiments.baseline_rows import measure_with
 from experiments.bench_again import again, find, on_record
 from experiments.bench_plan import TRIALS, Ladder, Options
@@ -94,7 +93,7 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     rows = read_record("bench.ladder", given.out)["rows"]
     runs = [*read_record("bench.runs", given.out)["rows"]]
     runs += read_record("foundation.baseline_runs", RESULTS)["rows"]
-    made = bench_page.page(rows, runs, UNIT)
+    made = bench_page.page(rows, runs, options.unit)
     print(page.write(made, given.runs / "ladder.html", command("bench", words)))
     return EXIT_OK
 

@@ -1,14 +1,13 @@
 """Writes the records of the ladder."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import arms
 from experiments.baseline_rows import run_row
 from experiments.bench_arms import PARTS, axes
-from experiments.bench_plan import TRIALS, Ladder
+from experiments.bench_plan import TUNED, Ladder
 from experiments.bench_rows import RungTime, ladder_rows, made, recorded
 from experiments.records import RESULTS, settings_hash, write_record
 from experiments.runner import Results, read_file
@@ -40,7 +39,7 @@ def rung_times(plan: Ladder, results: Results, runs: Path) -> dict[str, RungTime
         settings = plan.tuned(rung, results, [])
         if settings is None:
             continue
-        config = next(plan.seeds(rung, settings, min(1.0, 0.25))).config
+        config = next(plan.seeds(rung, settings, TUNED)).config
         stages = []
         for share, stage in shares(config):
             key = settings_hash(dataclasses.asdict(alone(stage)))
@@ -78,7 +77,7 @@ def write_tables(
         "width": arms.WIDTH,
         "length": arms.LENGTH,
         "vocab": arms.VOCAB,
-        "trials": TRIALS,
+        "trials": plan.options.trials,
         "parts": PARTS,
         "grids": {
             r.key: {a.name: list(a.values) for a in axes(r)} for r in plan.rungs()
@@ -106,8 +105,3 @@ def sorted_rows(results: Results, stage: str) -> list[dict[str, Any]]:
     rows = [run_row(r) for r in sorted(mine, key=lambda r: r["name"])]
     marks = [settings_hash(r["config"]) for r in sorted(mine, key=lambda r: r["name"])]
     return [{**row, "settings_hash": m} for row, m in zip(rows, marks, strict=True)]
-
-
-def settings_of(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The searched settings that a row of a run carries."""
-    return {name: row[name] for name in names}

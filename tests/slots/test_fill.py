@@ -80,4 +80,5 @@ def test_short_rows_come_first():
 @pytest.mark.parametrize("name", CURRICULA)
 def test_every_curriculum_works_alone(name):
     rooms = fill.curriculum(name, BASE, None).rooms
-    validate(dataclasses.replace(BASE, **rooms))
+    config = dataclasses.replace(BASE, **rooms)
+    assert validate(config).curriculum != BASE.curriculum

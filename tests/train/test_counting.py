@@ -28,7 +28,7 @@ def session(tiny, corpus):
 
 def test_every_token_that_is_not_trained_on_first_is_counted_once(session):
     windows = session.windows
-    text = counted_text(session.config, session.store, windows)
+    text = counted_text(windows, session.config.train.steps)
     _, rows, length = text.targets.shape
     assert length == session.config.model.context
     assert rows * length <= AT_ONCE

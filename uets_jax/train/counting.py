@@ -13,10 +13,7 @@ from uets_jax.config import (
     ExperimentConfig,
     ModelConfig,
     SelectConfig,
-    piece,
-    window_length,
 )
-from uets_jax.data.store import TokenStore
 from uets_jax.data.windows import Windows, cut, window_count
 from uets_jax.errors import UserError
 from uets_jax.measure.jaxpr import count
@@ -55,23 +52,21 @@ def start_of(model: ModelConfig) -> Start:
     return functools.partial(closed_form, model)
 
 
-def counted_text(
-    config: ExperimentConfig, store: TokenStore, windows: Windows
-) -> Batch:
-    """The windows of the training text, [chunks, R, L], up to `FITTED` tokens of it.
+def counted_text(windows: Windows, steps: int) -> Batch:
+    """All windows in their order, [chunks, R, L], up to `FITTED` tokens of them.
 
-    What the run is offered first has nothing to predict, up to the share `HELD` of the
-    text: tables know what was counted by heart, and a model that is trained on the same
-    windows learns to trust them more than a new text bears.
+    What a run of `steps` is offered first has nothing to predict, up to the share
+    `HELD` of the text: tables know what was counted by heart, and a model that is
+    trained on the same windows learns to trust them more than a new text bears.
     """
-    tokens = store.tokens("train")[: FITTED + 1]
-    length = window_length(config)
-    rows = max(1, min(AT_ONCE // length, window_count(len(tokens), length)))
-    rows = -(-rows // piece(config)) * piece(config)
-    chunks = -(-window_count(len(tokens), length) // rows)
+    tokens, length = windows.tokens[: FITTED + 1], windows.length
+    count = window_count(len(tokens), length)
+    rows = max(1, min(AT_ONCE // length, count))
+    rows = -(-rows // windows.piece) * windows.piece
+    chunks = -(-count // rows)
     ids = np.arange(chunks * rows)
-    flat = cut(tokens, store.tokenizer.eot, length, ids)
-    held = np.isin(ids, offered_first(windows, config.train.steps))
+    flat = cut(tokens, windows.eot, length, ids)
+    held = np.isin(ids, offered_first(windows, steps))
     flat = flat._replace(targets=np.where(held[:, None], IGNORED, flat.targets))
     return jax.tree.map(lambda x: x.reshape(chunks, rows, *x.shape[1:]), flat)
 

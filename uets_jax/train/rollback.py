@@ -36,6 +36,7 @@ def roll_back(run: Run, bad: BadStepError, count: Count) -> None:
     if found is None:
         run.session = began
         run.state, old = began.initial_state(), Position()
+        run.ledger.charge(began.counting_costs())
     else:
         run.session = session_at(began, found[1])
         run.state, old = found[0], Position(**found[1]["position"])

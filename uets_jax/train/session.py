@@ -124,16 +124,20 @@ class Session:
         if self.config.train.start == "random":
             return compile_init(self.program, self.mesh)(values, seed)
         init = compile_init(self.program, self.mesh, start_of(self.config.model))
-        text = counted_text(self.config, self.store, self.windows)
+        text = counted_text(self.windows, self.config.train.steps)
         return init(values, seed, chosen_text(self.config, self.assets, text))
+
+    def counting_costs(self) -> Costs:
+        """What `initial_state` takes."""
+        if self.config.train.start == "random":
+            return {}
+        text = counted_text(self.windows, self.config.train.steps)
+        return start_costs(self.config, self.program, self.assets, text)
 
     def start_costs(self) -> Costs:
         """What has to be known before the first step, beside the weights of others."""
         costs = asset_costs(self.config, self.store)
-        if self.config.train.start == "random":
-            return costs
-        text = counted_text(self.config, self.store, self.windows)
-        counting = start_costs(self.config, self.program, self.assets, text)
+        counting = self.counting_costs()
         names = costs | counting
         return {n: costs.get(n, Cost()) + counting.get(n, Cost()) for n in names}
 
