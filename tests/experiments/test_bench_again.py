@@ -1,6 +1,6 @@
 import pytest
 
-from experiments import bench_again, bench_arms
+from experiments import bench_again
 from experiments.bench_again import again, find, on_record, spread
 from experiments.bench_plan import Options
 from experiments.records import write_record
@@ -10,18 +10,7 @@ SETTINGS = {"learning_rate": 0.01, "adam_ratio": 1.0, "batch": 16}
 SETTINGS |= {"b1": 0.7, "momentum": 0.85}
 
 
-@pytest.fixture(autouse=True)
-def free(monkeypatch):
-    """Configs without stores: a step costs 1e9, statistics 2e10 with a start."""
-
-    def steps(config, flops):
-        left = flops - (2e10 if config.train.start == "counts" else 0)
-        if left < 1e9:
-            raise UserError("flops: too few")
-        return round(left / 1e9)
-
-    monkeypatch.setattr(bench_arms, "steps_for", steps)
-    bench_arms.steps_of.cache_clear()
+pytestmark = pytest.mark.usefixtures("free_steps")
 
 
 @pytest.fixture

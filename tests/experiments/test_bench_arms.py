@@ -7,19 +7,7 @@ from experiments.bench_arms import PARTS, Rung, ladder
 from uets_jax.config import ExperimentConfig
 from uets_jax.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def free(monkeypatch):
-    """Configs without stores: a step costs 1e9, statistics 2e10 with a start."""
-
-    def steps(config, flops):
-        left = flops - (2e10 if config.train.start == "counts" else 0)
-        if left < 1e9:
-            raise UserError("flops: too few")
-        return round(left / 1e9)
-
-    monkeypatch.setattr(bench_arms, "steps_for", steps)
-    bench_arms.steps_of.cache_clear()
+pytestmark = pytest.mark.usefixtures("free_steps")
 
 
 def test_each_rung_of_the_ladder_adds_one_part():

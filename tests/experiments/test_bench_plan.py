@@ -5,24 +5,12 @@ import pytest
 from experiments import bench_arms, bench_plan
 from experiments.bench_arms import Rung, axes
 from experiments.bench_plan import Ladder, Options, started
-from uets_jax.errors import UserError
 
 TARGETS = {("clean", ""): (2.0, 1.7), ("mixture", "target"): (2.5, 1.8)}
 TARGETS[("mixture", "blind")] = (2.5, 1.9)
 
 
-@pytest.fixture(autouse=True)
-def free(monkeypatch):
-    """Configs without stores: a step costs 1e9, statistics 2e10 with a start."""
-
-    def steps(config, flops):
-        left = flops - (2e10 if config.train.start == "counts" else 0)
-        if left < 1e9:
-            raise UserError("flops: too few")
-        return round(left / 1e9)
-
-    monkeypatch.setattr(bench_arms, "steps_for", steps)
-    bench_arms.steps_of.cache_clear()
+pytestmark = pytest.mark.usefixtures("free_steps")
 
 
 def plan(tmp_path, **fields) -> Ladder:

@@ -52,15 +52,21 @@ def write_reports(
 def render(runs: Sequence[Run], base: str = "") -> str:
     """The whole page; raises UserError for an unknown `base`."""
     content = page(runs, base_index(runs, base))
+    footer = "uets_jax · charts and figures from metrics.jsonl and summary.json"
+    return document(content.title, _body(content), footer)
+
+
+def document(title: str, body: str, footer: str) -> str:
+    """A page that loads nothing and runs no script; `body` is HTML, the rest text."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(content.title)}</title>\n<style>{CSS}</style>\n</head>\n"
-        f"<body>\n<main>\n{_body(content)}\n</main>\n<footer>uets_jax · charts and "
-        "figures from metrics.jsonl and summary.json</footer>\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n<footer>{escape(footer)}</footer>\n"
+        "</body>\n</html>\n"
     )
 
 
