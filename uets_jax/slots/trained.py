@@ -15,7 +15,7 @@ from uets_jax.measure.efficiency import EfficiencyMonitor
 from uets_jax.models.presets import read_config
 from uets_jax.report.metrics import read_metrics
 from uets_jax.step import Program
-from uets_jax.train.summary import continuation
+from uets_jax.train.summary import completed
 from uets_jax.types import Params, TrainState
 
 
@@ -44,11 +44,9 @@ class TrainedModel(NamedTuple):
         seed: int = 0,
     ) -> str:
         """`prompt` and the text that the model puts after it."""
-        ids = [self.tokenizer.eot, *self.tokenizer.encode(prompt)]
         how = {"temperature": temperature, "top_k": top_k, "seed": seed}
         model = (self.program, self.config, self.tokenizer, self.params)
-        text = continuation(*model, np.asarray(ids, np.int32), tokens=tokens, **how)
-        return prompt + text
+        return completed(*model, prompt, tokens=tokens, **how)
 
 
 class Report(NamedTuple):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from jax.sharding import Mesh
 
 from uets_jax.build import build
@@ -29,7 +28,7 @@ from uets_jax.train.mesh import (
 from uets_jax.train.sameness import check_same_data, check_same_overrides
 from uets_jax.train.session import Session, use_compilation_cache
 from uets_jax.train.shapes import model_at
-from uets_jax.train.summary import continuation
+from uets_jax.train.summary import completed
 from uets_jax.train.validation import validation
 from uets_jax.types import Params, TrainState
 
@@ -180,8 +179,6 @@ def generate_run(
 ) -> str:
     """Text that a run's model puts after `prompt`."""
     opened = open_run(run)
-    tokenizer = opened.tokenizer
-    ids = np.concatenate([[tokenizer.eot], tokenizer.encode(prompt)]).astype(np.int32)
     settings = {"temperature": temperature, "top_k": top_k, "seed": seed}
-    model = (opened.program, opened.config, tokenizer, opened.params)
-    return prompt + continuation(*model, ids, tokens=tokens, **settings)
+    model = (opened.program, opened.config, opened.tokenizer, opened.params)
+    return completed(*model, prompt, tokens=tokens, **settings)

@@ -173,6 +173,19 @@ def sample_texts(session: Session, params: Params) -> list[dict[str, str]]:
     return samples
 
 
+def completed(
+    program: Program,
+    config: ExperimentConfig,
+    tokenizer: Tokenizer,
+    params: Params,
+    prompt: str,
+    **settings: Any,
+) -> str:
+    """`prompt`, as the beginning of a document, and the text generated after it."""
+    ids = np.concatenate([[tokenizer.eot], tokenizer.encode(prompt)]).astype(np.int32)
+    return prompt + continuation(program, config, tokenizer, params, ids, **settings)
+
+
 def continuation(
     program: Program,
     config: ExperimentConfig,
