@@ -21,7 +21,7 @@ from experiments.bench_again import again, find, on_record
 from experiments.bench_plan import TRIALS, Ladder, Options
 from experiments.bench_rows import recorded, targets
 from experiments.bench_tables import write_tables
-from experiments.records import RESULTS, read_record
+from experiments.records import RESULTS, check_kept, read_record
 from experiments.runner import pin, run_queue, serve
 from experiments.script import check_queue, command, ended, queue_parser
 from uets_jax.errors import EXIT_OK, UserError
@@ -77,6 +77,8 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     if not plan.rungs():
         raise UserError(f"--rung {given.rung}: the tracks have no such rung")
     if given.worker < 0:
+        rungs = {(rung.track, rung.name, rung.mode) for rung in plan.rungs()}
+        check_kept("bench.runs", ("track", "arm", "mode"), rungs, given.out)
         for track in options.tracks:
             PREPARE[track](given.data_dir, given.runs / "data")
     else:

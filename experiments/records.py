@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,33 @@ def read_record(table: str, out: Path = RESULTS) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path}: {', '.join(sorted(missing))} is missing")
     return record
+
+
+def check_kept(
+    table: str, keys: Sequence[str], wanted: Collection[tuple[Any, ...]], out: Path
+) -> None:
+    """Keeps a part of a table from taking the place of more of it.
+
+    Args:
+      table: whose record there may be.
+      keys: names of what tells its rows apart.
+      wanted: the values of `keys` that the new record will have.
+      out: folder of the records.
+
+    Raises:
+      UserError: naming the first row that would be lost.
+    """
+    try:
+        rows = read_record(table, out)["rows"]
+    except UserError:
+        return
+    found = [tuple(row[key] for key in keys) for row in rows]
+    lost = [" ".join(map(str, filter(None, row))) for row in found if row not in wanted]
+    if lost:
+        raise UserError(
+            f"{out}/{table}.json has {lost[0]} and {len(lost) - 1} more that this run "
+            "would not: give another --out, or ask for all of them"
+        )
 
 
 def settings_hash(config: Mapping[str, Any]) -> str:

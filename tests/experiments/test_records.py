@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.records import read_record, settings_hash, write_record
+from experiments.records import check_kept, read_record, settings_hash, write_record
 from uets_jax.config import ExperimentConfig, OptimConfig, to_dict
 from uets_jax.errors import UserError
 from uets_jax.measure.machine import machine, versions
@@ -96,3 +96,13 @@ def test_a_settings_hash_is_of_what_is_not_default():
         before = settings_hash(config)
         config["optim"].pop("gate_every")  # as of a program that lacks the field
         assert settings_hash(config) == before
+
+
+def test_a_part_does_not_take_the_place_of_the_whole(tmp_path):
+    rows = [{"track": t, "arm": a} for t in ("clean", "mixture") for a in ("x", "y")]
+    keys, whole = ("track", "arm"), {(r["track"], r["arm"]) for r in rows}
+    check_kept("a.table", keys, set(), tmp_path)  # nothing there yet
+    write_record("a.table", rows, "a command", {}, out=tmp_path)
+    check_kept("a.table", keys, whole | {("clean", "z")}, tmp_path)
+    with pytest.raises(UserError, match=r"clean y and 1 more.*--out"):
+        check_kept("a.table", keys, {("clean", "x"), ("mixture", "x")}, tmp_path)
