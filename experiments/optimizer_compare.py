@@ -51,7 +51,8 @@ def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
         return
     if "compare" in plan.options.tables:
         pairs = {(task.name, r) for task in plan.tasks for r in plan.rules(task)}
-        check_kept("optimizer.compare", ("task", "arm"), pairs, given.out)
+        keys, how = ("task", "arm"), "with --known"
+        check_kept("optimizer.compare", keys, pairs, given.out, how)
     if given.known:
         print(f"{recall(plan, given.out, runs)} runs are on record")
     for text in {task.text for task in plan.tasks} | {"clean"}:

@@ -81,7 +81,11 @@ def read_record(table: str, out: Path = RESULTS) -> dict[str, Any]:
 
 
 def check_kept(
-    table: str, keys: Sequence[str], wanted: Collection[tuple[Any, ...]], out: Path
+    table: str,
+    keys: Sequence[str],
+    wanted: Collection[tuple[Any, ...]],
+    out: Path,
+    how: str = "",
 ) -> None:
     """Keeps a part of a table from taking the place of more of it.
 
@@ -90,6 +94,7 @@ def check_kept(
       keys: names of what tells its rows apart.
       wanted: the values of `keys` that the new record will have.
       out: folder of the records.
+      how: to ask for all of them.
 
     Raises:
       UserError: naming the first row that would be lost.
@@ -103,7 +108,7 @@ def check_kept(
     if lost:
         raise UserError(
             f"{out}/{table}.json has {lost[0]} and {len(lost) - 1} more that this run "
-            "would not: give another --out, or ask for all of them"
+            f"would not: give another --out, or ask for all of them {how}".rstrip()
         )
 
 
