@@ -2,6 +2,7 @@
 
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,8 +78,7 @@ def test_metrics_show_the_stage_its_thresholds_and_the_shares():
 
 
 def test_thresholds_are_traced():
-    compiled = jax.jit(stages_of)
+    compiled = jax.jit(chex.assert_max_traces(stages_of, 1))
     for edges in ([0.2, 0.4, 0.8], [0.5, 0.6, 0.7]):
         expected = np.searchsorted(edges, np.asarray(RANKS), side="right")
         np.testing.assert_array_equal(compiled(RANKS, jnp.array(edges)), expected)
-    assert compiled._cache_size() == 1
