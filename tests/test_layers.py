@@ -26,6 +26,7 @@ FLOORS = (
     "system",
     "flags options",
     "recipes",
+    "pilot",
     "commands",
     "cli",
     "__main__ __init__ experiments",

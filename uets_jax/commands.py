@@ -6,6 +6,7 @@ Everything heavy is imported by the function that needs it.
 import contextlib
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,6 +90,30 @@ def _cost(given: dict[str, Any]) -> str:
 
     found = plan.make_plan(config, chosen, o.mfu or None, o.compile)
     return plan.as_json(found) if o.json else plan.text(found)
+
+
+def _pilot(given: dict[str, Any]) -> str:
+    fields, own = _split(given)
+    if "data.source" in fields:
+        raise UserError("--data.source: SOURCE says what is read; leave it out")
+    o = options.Pilot(**own)
+    _at_least(own, seeds=2)
+    if not 0 < o.share <= 1:
+        raise UserError(f"--share: must be above 0 and at most 1, got {o.share}")
+
+    from uets_jax.slots.dataset import source_of
+
+    fields["data.source"] = source_of(o.source)
+    config = recipes.configure(fields, own.get("recipe"))
+    out = recipes.new_dir(f"{config.name}-pilot", o.out)
+
+    from uets_jax.pilot import run
+
+    asked = run.Asked(config, o.flops, o.minutes, o.share, o.seeds)
+    say = lambda line: print(line, file=sys.stderr, flush=True)
+    if o.dry_run:
+        return run.summary(run.planned(asked, out, say))
+    return run.text(run.pilot(asked, out, say), out)
 
 
 def _split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -204,6 +229,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "train": Command(options.Train, _train),
     "cost": Command(options.Cost, _cost),
+    "pilot": Command(options.Pilot, _pilot),
     "eval": Command(options.Eval, _eval),
     "report": Command(options.Report, _report),
     "baseline": Command(options.Baseline, _baseline),

@@ -56,6 +56,29 @@ class Cost(ExperimentConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class Pilot(ExperimentConfig):
+    """Try selection, growth, learned rule and start on a text, in short runs."""
+
+    source: str = dataclasses.field(kw_only=True)
+    """As --data.source of `uets train`, or a path of text or tokens."""
+    recipe: str = ""
+    """Name of a recipe in experiments/recipes, or a JSON file (also config.json)."""
+    out: str = ""
+    """Directory of the pilot; empty: runs/NAME-pilot. Runs on record there are not made
+    again."""
+    flops: float = 0.0
+    """FLOPs of training, of the full run; 0: what --train.steps take."""
+    minutes: float = 0.0
+    """Instead of FLOPs: minutes of training on this machine, of the full run."""
+    share: float = 0.01
+    """Of the full run's FLOPs that the largest runs of each arm get."""
+    seeds: int = 3
+    """Of each arm and budget, paired; 2 or more."""
+    dry_run: bool = False
+    """Print which runs would be made, and their cost, and stop."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Eval:
     """Measure the loss of a trained model, or how it solves tasks; prints JSON."""
 

@@ -53,6 +53,11 @@ def render(runs: Sequence[Run], base: str = "") -> str:
     """The whole page; raises UserError for an unknown `base`."""
     content = page(runs, base_index(runs, base))
     footer = "uets_jax · charts and figures from metrics.jsonl and summary.json"
+    return render_page(content, footer)
+
+
+def render_page(content: Page, footer: str) -> str:
+    """Any page as one file of HTML."""
     return document(content.title, _body(content), footer)
 
 

@@ -11,6 +11,7 @@ from uets_jax.report.blocks import (
     Fold,
     Heading,
     Note,
+    Page,
     Pair,
     Picture,
     Sample,
@@ -43,7 +44,11 @@ def write_markdown(run_dirs: Sequence[Path], out: Path, base: str = "") -> Path:
 
 def render_markdown(runs: Sequence[Run], base: str = "") -> str:
     """The whole report; raises UserError for an unknown `base`."""
-    content = page(runs, base_index(runs, base))
+    return render_page(page(runs, base_index(runs, base)))
+
+
+def render_page(content: Page) -> str:
+    """Any page as Markdown."""
     stressed = [
         f"**{escape(piece)}**" if i % 2 else escape(piece)
         for i, piece in enumerate(content.lead)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from uets_jax.config import ExperimentConfig
 from uets_jax.errors import UserError
@@ -12,6 +12,26 @@ from uets_jax.train.cost import total_costs
 from uets_jax.train.session import open_session
 
 GUESS, TRIES = 1000, 4
+
+
+class Spending(NamedTuple):
+    """FLOPs of training: what is counted before the first step, and all after it."""
+
+    start: int
+    steps: int
+
+
+def spending(
+    config: ExperimentConfig, overrides: Mapping[str, Any] | None = None
+) -> Spending:
+    """What `config.train.steps` will take, as the ledger will have it; see `steps_for`.
+
+    Raises:
+      UserError: as `open_session`.
+    """
+    session = open_session(config, overrides)
+    steps = _training(total_costs(session.config, overrides))
+    return Spending(_training(session.start_costs()), steps)
 
 
 def steps_for(
