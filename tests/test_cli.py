@@ -180,6 +180,17 @@ WRONG = [
     ("generate absent --top-k -1", "--top-k"),
     ("generate absent --seed -1", "--seed"),
     ("tokenize builtin out --valid-fraction 1", "data.valid_fraction"),
+    ("pilot", "SOURCE is missing"),
+    ("pilot absent", "'absent': no such file or folder"),
+    ("pilot builtin --data.source files:a", "--data.source: SOURCE says"),
+    ("pilot builtin --seeds 1", "--seeds: must be at least 2"),
+    ("pilot builtin --share 0", "--share"),
+    ("pilot builtin --share nan", "--share"),
+    ("pilot builtin --flops -1", "--flops"),
+    ("pilot builtin --flops 1e9 --minutes 5", "--flops, --minutes: give one"),
+    ("pilot builtin --model.depth 0", "model.depth"),
+    ("pilot builtin --recipe quikstart", "did you mean 'quickstart'?"),
+    ("pilot builtin --name a/b", "name: 'a/b-pilot'"),
 ]
 
 
@@ -457,6 +468,45 @@ def test_baseline_chooses_its_file(capsys, monkeypatch, run):
     ]
     assert capsys.readouterr().out.split() == [str(run / "baseline.json"), "b.json"]
     assert "--out" in complaint(capsys, "baseline", str(run), "--out", str(run))
+
+
+@pytest.fixture
+def pilots(monkeypatch):
+    """What is asked of the pilot, which is replaced."""
+    from uets_jax.pilot import run
+
+    seen = []
+    note = lambda answer: lambda asked, out, say: (seen.append((asked, out)), answer)[1]
+    monkeypatch.setattr(run, "pilot", note({"found": 1}))
+    monkeypatch.setattr(run, "planned", note("the plan"))
+    monkeypatch.setattr(run, "text", lambda found, out: f"found in {out}")
+    monkeypatch.setattr(run, "summary", lambda plan: plan)
+    return seen
+
+
+def test_pilot_takes_the_flags_of_train_and_its_own(capsys, pilots, elsewhere):
+    (elsewhere / "texts").mkdir()
+    argv = ["pilot", "texts", "--recipe", "tiny", "--model.depth", "3"]
+    assert cli.main([*argv, "--minutes", "5", "--share=0.02", "--seeds", "4"]) == 0
+    [(asked, out)] = pilots
+    assert (asked.config.name, asked.config.model.depth) == ("tiny", 3)
+    assert asked.config.data.source == "files:texts/**"
+    assert (asked.minutes, asked.flops, asked.share, asked.seeds) == (5.0, 0, 0.02, 4)
+    assert out == Path("runs/tiny-pilot")
+    assert capsys.readouterr().out == "found in runs/tiny-pilot\n"
+
+
+def test_a_dry_pilot_prints_its_plan(capsys, pilots, monkeypatch):
+    monkeypatch.delattr("uets_jax.pilot.run.pilot")
+    argv = ["pilot", "builtin", "--out", "here", "--flops", "1e12", "--dry-run"]
+    assert cli.main(argv) == 0
+    [(asked, out)] = pilots
+    assert (asked.flops, asked.config.data.source, out) == (
+        1e12,
+        "builtin",
+        Path("here"),
+    )
+    assert capsys.readouterr().out == "the plan\n"
 
 
 def test_tokenize_hands_on_a_data_config(capsys, calls):

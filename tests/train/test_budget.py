@@ -3,7 +3,7 @@ import pytest
 from uets_jax.config import replace_from_dict
 from uets_jax.errors import UserError
 from uets_jax.measure.ledger import NOT_TRAINING
-from uets_jax.train.budget import steps_for
+from uets_jax.train.budget import spending, steps_for
 from uets_jax.train.loop import train
 
 
@@ -15,6 +15,8 @@ def test_a_run_spends_what_it_was_given(config, tmp_path):
     """Steps and what a start from counts takes, as the ledger has them."""
     counted = replace_from_dict(config, {"train": {"start": "counts"}})
     flops = spent(train(counted, tmp_path / "run").summary)
+    assert sum(spending(counted)) == flops
+    assert spending(config).start == 0
     assert steps_for(counted, flops) == config.train.steps
     assert steps_for(counted, 0.999 * flops) == config.train.steps - 1
 

@@ -127,6 +127,10 @@ def gain(method: str, seeds: tuple[int, ...], plain: Line, arm: Line) -> Gain:
     `measure.target.ratio` by the jackknife's t; where leaving out a seed makes the
     worse one the better, or the better one passes the loss at its smallest budget
     already, what a bootstrap bounds.
+
+    With normal noise in three seeds a method that does nothing was said to help in 2 to
+    4 of 100 pilots, and the interval held the ratio in 89 to 97, mostly in 92 to 96: of
+    four methods that do nothing, one in ten pilots names one.
     """
     base, mine = plain.curve(seeds), arm.curve(seeds)
     last = lambda curve: float(curve.losses[:, -1].mean())

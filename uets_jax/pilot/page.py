@@ -30,9 +30,10 @@ RATIOS = (
     "FLOPs of the plain run over the method's, both up to the loss that the worse of "
     "the two reaches with its largest run; above 1 is better. Beside it the 95 % "
     "t-interval over paired seeds, or bounds (> and <) where the runs do not reach "
-    "each other's loss. Lead: bits per byte below the plain run at equal FLOPs, at half "
-    "of the largest budget and at the whole. Counted once: FLOPs before the first step; "
-    "arms are compared by the share of them that belongs to a pilot of this size."
+    "each other's loss. Lead: bits per byte below the plain run at equal FLOPs, at "
+    "half of the largest budget and at the whole. Counted once: FLOPs before the "
+    "first step; arms are compared by the share of them that belongs to a pilot of "
+    "this size."
 )
 
 

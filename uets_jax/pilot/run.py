@@ -285,7 +285,8 @@ def cost(
     flops = sum(sum(record["flops"].values()) for record in records)
     seconds = sum(sum(record["seconds"].values()) for record in records)
     lows = [row["flops_ratio_ci_low"] for row in found["methods"] if row["helps"]]
-    runs = break_even(flops, full * (1 - 1 / max(lows))) if lows else None
+    saved = full * (1 - 1 / max(lows, default=1.0))
+    runs = break_even(float(flops), saved) if lows else None
     return {
         "flops": flops,
         "of_full": flops / full,

@@ -69,7 +69,7 @@ def speed(record: Record) -> float:
     return training_flops(record) / seconds
 
 
-def _spent(folder: Path) -> dict[str, dict[str, float]]:
+def _spent(folder: Path) -> dict[str, dict[str, int | float]]:
     """What a run that did not come to its end has cost."""
     records = read_metrics(folder / "metrics.jsonl")
     most = lambda key: max((r[key] for r in records if key in r), default=0)

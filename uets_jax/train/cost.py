@@ -4,6 +4,7 @@ The train step is traced with abstract values; nothing is allocated or compiled.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Mapping
@@ -19,10 +20,16 @@ from uets_jax.growth.stages import ladder, parse
 from uets_jax.measure.devices import Device
 from uets_jax.measure.flops import parameters
 from uets_jax.measure.jaxpr import count
-from uets_jax.measure.work import Cost
+from uets_jax.measure.work import Cost, Costs
 from uets_jax.step import Program
 from uets_jax.train.assets import asset_shapes
-from uets_jax.train.executable import evaluation_cost, executable, shapes, trace_step
+from uets_jax.train.executable import (
+    Shapes,
+    evaluation_cost,
+    executable,
+    shapes,
+    trace_step,
+)
 from uets_jax.train.footprint import axes, one_device, step_memory, traceable
 from uets_jax.train.growing import due_step
 from uets_jax.train.growth_cost import growth_costs
@@ -161,9 +168,7 @@ def run_costs(
       steering: validations that may end the run, which are probes.
     """
     t, length = config.train, window_length(config)
-    step = trace_step(program, one_device(), shapes(config, asset_shapes(config)))
-    counted = count(step.jaxpr)
-    once = counted.total(dict.fromkeys(counted.branches, 0))
+    once = _step_costs(program, shapes(config, asset_shapes(config)))
     limits = (t.eval_tokens and t.eval_tokens + 1, valid_tokens)
     windows = window_count(min(filter(None, limits), default=1), length)
     batches = -(-windows // (t.batch // t.microbatches))
@@ -172,6 +177,13 @@ def run_costs(
     costs = {name: cost * t.steps for name, cost in once.items()}
     costs |= {"probe": evaluation * steering} if steering else {}
     return {**costs, "evaluation": evaluation * (times - steering)}
+
+
+@functools.lru_cache(maxsize=16)
+def _step_costs(program: Program, fed: Shapes) -> Costs:
+    """Of one step, by category; kept, as budgets are asked for again and again."""
+    counted = count(trace_step(program, one_device(), fed).jaxpr)
+    return counted.total(dict.fromkeys(counted.branches, 0))
 
 
 def compiled_bytes(
