@@ -100,7 +100,7 @@ def records(plan, free, law):
                 "evaluation": 10**15,
             },
         }
-        for s in plan.shots()
+        for s in plan.shots
     }
 
 

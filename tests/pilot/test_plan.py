@@ -21,7 +21,7 @@ def test_every_arm_has_the_same_seeds_and_the_same_data(given, flops):
     made = make_plan(given, flops, 0.1, seeds=3)
     assert tuple(arm.name for arm in made.arms) == ARMS
     assert made.seeds == (5, 6, 7)
-    shots = made.shots()
+    shots = made.shots
     assert len({shot.name for shot in shots}) == len(shots) == 5 * 3 * 3
     for part in PARTS:
         for seed in made.seeds:
@@ -46,27 +46,27 @@ def test_what_is_counted_once_is_charged_at_its_share_of_the_full_run(
     given, flops, free
 ):
     made = make_plan(given, flops, 0.1)
-    for shot in made.shots():
+    for shot in made.shots:
         start = {"selection": free.statistics, "start": free.counts}.get(shot.arm, 0)
         spent = start + shot.config.train.steps * free.step
         assert shot.waived == pytest.approx(0.9 * start)
         budget = 0.1 * shot.part * flops
         assert spent - shot.waived == pytest.approx(budget, abs=free.step)
     whole = make_plan(given, flops, 1.0)
-    assert {shot.waived for shot in whole.shots()} == {0}
-    assert max(shot.config.train.steps for shot in whole.shots()) == 1000
+    assert {shot.waived for shot in whole.shots} == {0}
+    assert max(shot.config.train.steps for shot in whole.shots) == 1000
 
 
 def test_the_cost_is_known_beforehand_and_holds_all_that_is_counted(given, flops, free):
     made = make_plan(given, flops, 0.1, seeds=2)
     by = {arm.name: arm.start for arm in made.arms}
-    spent = sum(by[s.arm] + s.config.train.steps * free.step for s in made.shots())
+    spent = sum(by[s.arm] + s.config.train.steps * free.step for s in made.shots)
     assert made.expected() == pytest.approx(spent, rel=0.01)
 
 
 def test_what_is_told_in_steps_shrinks_with_them(given, flops):
     given = replace_from_dict(given, {"growth": {"rewarm": 40, "look_every": 3}})
-    shots = make_plan(given, flops, 0.1).shots()
+    shots = make_plan(given, flops, 0.1).shots
     [largest, *_] = [s.config for s in shots if (s.arm, s.part) == ("growth", 1.0)]
     assert (largest.optim.warmup, largest.growth.rewarm) == (10, 4)
     assert largest.growth.look_every == 0

@@ -83,7 +83,7 @@ class Gain(NamedTuple):
 
 def line(plan: Plan, arm: Arm, records: Records) -> Line | None:
     """The runs of an arm; None where fewer than two budgets are whole."""
-    shots = [shot for shot in plan.shots() if shot.arm == arm.name]
+    shots = [shot for shot in plan.shots if shot.arm == arm.name]
     parts, flops, losses = [], [], []
     for part in PARTS:
         mine = [(shot, records[shot.name]) for shot in shots if shot.part == part]

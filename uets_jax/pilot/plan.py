@@ -9,6 +9,7 @@ run's would. What the pilot itself has cost holds all of it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -87,15 +88,16 @@ class Plan:
     skipped: Mapping[str, str]
     corpus: str
 
-    def shots(self) -> list[Shot]:
+    @functools.cached_property
+    def shots(self) -> tuple[Shot, ...]:
         """Arm by arm; arms have the same seeds, and with them the same data order."""
-        return [
+        return tuple(
             Shot(arm.name, part, seed, short(arm, i, seed, self.share), waived)
             for arm in self.arms
             for waived in [(1 - self.share) * arm.start]
             for i, part in enumerate(PARTS)
             for seed in self.seeds
-        ]
+        )
 
     def expected(self) -> float:
         """FLOPs of training of all runs, what is counted before them included."""

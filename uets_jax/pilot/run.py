@@ -93,7 +93,7 @@ def pilot(
     plan = make_plan(asked.config, asked.flops, asked.share, asked.seeds)
     say(summary(plan))
     records, made = {}, 0
-    shots = plan.shots()
+    shots = plan.shots
     for number, shot in enumerate(shots, 1):
         known = carry_out(shot.name, shot.config, plan.corpus, runs)
         records[shot.name], new = known
@@ -119,7 +119,7 @@ def summary(plan: Plan) -> str:
     """What a pilot is about to do, and to cost, in one line."""
     tried = ", ".join(arm.name for arm in plan.arms)
     return (
-        f"full run {units.flops(plan.flops)}; pilot: {len(plan.shots())} runs "
+        f"full run {units.flops(plan.flops)}; pilot: {len(plan.shots)} runs "
         f"({tried}; {len(plan.seeds)} seeds) of at most {plan.share:.2%} of it, "
         f"{plan.expected() / plan.flops:.1%} in all"
     )
