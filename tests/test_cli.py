@@ -473,13 +473,13 @@ def test_baseline_chooses_its_file(capsys, monkeypatch, run):
 @pytest.fixture
 def pilots(monkeypatch):
     """What is asked of the pilot, which is replaced."""
-    from uets_jax.pilot import run
+    from uets_jax.pilot import result, run
 
     seen = []
     note = lambda answer: lambda asked, out, say: (seen.append((asked, out)), answer)[1]
     monkeypatch.setattr(run, "pilot", note({"found": 1}))
     monkeypatch.setattr(run, "planned", note("the plan"))
-    monkeypatch.setattr(run, "text", lambda found, out: f"found in {out}")
+    monkeypatch.setattr(result, "text", lambda found, out: f"found in {out}")
     monkeypatch.setattr(run, "summary", lambda plan: plan)
     return seen
 

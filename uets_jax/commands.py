@@ -107,13 +107,13 @@ def _pilot(given: dict[str, Any]) -> str:
     config = recipes.configure(fields, own.get("recipe"))
     out = recipes.new_dir(f"{config.name}-pilot", o.out)
 
-    from uets_jax.pilot import run
+    from uets_jax.pilot import result, run
 
     asked = run.Asked(config, o.flops, o.minutes, o.share, o.seeds)
     say = lambda line: print(line, file=sys.stderr, flush=True)
     if o.dry_run:
         return run.summary(run.planned(asked, out, say))
-    return run.text(run.pilot(asked, out, say), out)
+    return result.text(run.pilot(asked, out, say), out)
 
 
 def _split(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

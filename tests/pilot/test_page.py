@@ -39,6 +39,7 @@ FOUND = {
         row("growth", 0.9, 0.0, 1.1),
         row("learned", 0.7, 0.6, 0.8),
         row("start", None, 4.0, None, True),
+        row("together", 3.1, 2.8, 3.5, True),
     ],
     "skipped": {"other": "it | can't"},
     "recipe": {
@@ -65,6 +66,7 @@ def test_both_pages_say_what_helps_and_what_it_is_worth(tmp_path):
             "This is an extrapolation.",
             "26.0%",
             "45 runs",
+            "of 4 tried",
             "+0.050 to +0.100",
         ):
             assert said in text
@@ -75,7 +77,11 @@ def test_both_pages_say_what_helps_and_what_it_is_worth(tmp_path):
 
 
 def test_the_lead_names_the_recipe():
-    assert lead(FOUND)[1] == "selection 1.52\N{MULTIPLICATION SIGN}"
+    times = "\N{MULTIPLICATION SIGN}"
+    assert lead(FOUND)[1] == f"selection with start 3.1{times}"
+    one = copy.deepcopy(FOUND)
+    one["recipe"]["methods"] = ["selection"]
+    assert lead(one)[1] == f"selection 1.52{times}"
     assert "measured at 1.00% of the budget" in lead(FOUND)[-1]
     none = copy.deepcopy(FOUND)
     none["recipe"]["methods"] = []
@@ -107,5 +113,6 @@ def test_verdicts():
         "helps",
         "no sure gain",
         "costs more",
+        "helps",
         "helps",
     ]

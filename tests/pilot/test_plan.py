@@ -6,7 +6,7 @@ import pytest
 from uets_jax.config import replace_from_dict
 from uets_jax.errors import UserError
 from uets_jax.pilot import plan
-from uets_jax.pilot.plan import LEAST, PARTS, PLAIN, make_plan
+from uets_jax.pilot.plan import LEAST, PARTS, PLAIN, make_plan, together
 
 ARMS = (PLAIN, "selection", "growth", "learned", "start")
 
@@ -129,3 +129,18 @@ def test_the_vocabulary_is_that_of_the_text(given, flops, monkeypatch):
     open_ended = replace_from_dict(given, {"model": {"vocab": 0}})
     made = make_plan(open_ended, flops, 0.1)
     assert {arm.config.model.vocab for arm in made.arms} == {257}
+
+
+def test_what_helps_is_an_arm_together_if_it_can_be_had(given, flops, free):
+    made = make_plan(given, flops, 0.1)
+    both = together(made, given, ["selection", "start"])
+    *before, last = both.arms
+    assert tuple(before) == made.arms
+    assert (last.name, last.start) == ("together", free.statistics + free.counts)
+    assert last.config.select.method == "aql"
+    assert last.config.train.start == "counts"
+    assert both.shots[: len(made.shots)] == made.shots
+    tied = replace_from_dict(given, {"model": {"tied": True}})
+    refused = together(made, tied, ["selection", "start"])
+    assert refused.arms == made.arms
+    assert "head of its own" in refused.skipped["together"]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from uets_jax.pilot.plan import TOGETHER
 from uets_jax.report import html, markdown, units
 from uets_jax.report.axis import Axis
 from uets_jax.report.blocks import (
@@ -76,10 +77,9 @@ def lead(found: Found) -> list[str]:
     if not names:
         return ["No method helps ", "for sure", where]
     by = {row["method"]: row for row in found["methods"]}
-    said = []
-    for place, name in enumerate(names):
-        said += [", " if place else "", f"{name} {ratio(by[name])}"]
-    return [*said, " fewer FLOPs for the same loss" + where]
+    row = by[TOGETHER if len(names) > 1 else names[0]]
+    said = f"{' with '.join(names)} {ratio(row)}"
+    return ["", said, " fewer FLOPs for the same loss" + where]
 
 
 def ratio(row: Found) -> str:
@@ -110,8 +110,8 @@ def _tiles(found: Found) -> list[Tile]:
     return [
         Tile(
             "methods that help",
-            str(len(found["recipe"]["methods"])),
-            f"of {len(found['methods'])} tried",
+            str(sum(map(_helps_alone, found["methods"]))),
+            f"of {sum(row['method'] != TOGETHER for row in found['methods'])} tried",
         ),
         Tile("full run", units.flops(full["flops"]), f"{full['steps']:,} steps"),
         Tile(
@@ -120,6 +120,10 @@ def _tiles(found: Found) -> list[Tile]:
             f"of the full run: {units.flops(cost['flops'])}, {cost['runs']} runs",
         ),
     ]
+
+
+def _helps_alone(row: Found) -> bool:
+    return row["helps"] and row["method"] != TOGETHER
 
 
 def _table(found: Found) -> Table:

@@ -10,19 +10,19 @@ run's would. What the pilot itself has cost holds all of it.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from uets_jax.config import ExperimentConfig
 from uets_jax.errors import UserError
-from uets_jax.pilot.methods import METHODS, plain
+from uets_jax.pilot.methods import METHODS, combined, plain
 from uets_jax.train.budget import spending, steps_for
 from uets_jax.train.session import check_growth, open_session
 
 PARTS = (0.25, 0.5, 1.0)  # of the largest run of an arm
 SHARE, SEEDS = 0.01, 3
 LEAST = 8  # steps of the smallest run
-PLAIN = "plain"
+PLAIN, TOGETHER = "plain", "together"
 
 # what a short run does without
 QUIET: dict[str, Any] = {
@@ -151,6 +151,18 @@ def make_plan(
         skipped=skipped,
         corpus=session.store.fingerprint,
     )
+
+
+def together(plan: Plan, given: ExperimentConfig, names: Collection[str]) -> Plan:
+    """With another arm that has all methods of these names, if it can be had."""
+    model = dataclasses.replace(given.model, vocab=plan.arms[0].config.model.vocab)
+    config = combined(dataclasses.replace(given, model=model), names)
+    try:
+        arm = _arm(TOGETHER, config, plan.flops, plan.share)
+    except UserError as error:
+        skipped = {**plan.skipped, TOGETHER: str(error)}
+        return dataclasses.replace(plan, skipped=skipped)
+    return dataclasses.replace(plan, arms=(*plan.arms, arm))
 
 
 def _arm(name: str, config: ExperimentConfig, flops: float, share: float) -> Arm:

@@ -2,20 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from uets_jax.config import ExperimentConfig, config_hash
+from uets_jax.config import ExperimentConfig
 from uets_jax.errors import UserError
-from uets_jax.measure.difference import break_even
-from uets_jax.measure.machine import commit, machine, versions
-from uets_jax.pilot.gains import Gain, Line, gains, line
-from uets_jax.pilot.methods import METHODS, plain
-from uets_jax.pilot.page import interval, ratio, verdict, write
+from uets_jax.pilot.gains import gains
+from uets_jax.pilot.methods import plain
+from uets_jax.pilot.page import write
 from uets_jax.pilot.plan import (
     LEAST,
-    PARTS,
     PLAIN,
     QUIET,
     SEEDS,
@@ -23,8 +20,9 @@ from uets_jax.pilot.plan import (
     Plan,
     Shot,
     make_plan,
+    together,
 )
-from uets_jax.pilot.recipe import command, recommended
+from uets_jax.pilot.result import result
 from uets_jax.pilot.runs import Record, carry_out, speed
 from uets_jax.report import units
 from uets_jax.train.budget import spending, steps_for
@@ -32,15 +30,6 @@ from uets_jax.train.files import told, write_json
 from uets_jax.train.session import open_session
 
 TIMED = 4 * LEAST  # steps of the run that says how fast this machine is
-HONEST = (
-    "This is an extrapolation: measured at {share:.2%} of the budget, on {seeds} "
-    "seeds. Effects of growth show late, a start from counts is worth most early; what "
-    "helps in a short run may not in the whole one."
-)
-ALONE = (
-    "Each method was measured alone; together they have not been, and gains do not "
-    "multiply."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +63,15 @@ def pilot(
 ) -> dict[str, Any]:
     """Runs what is not on record yet; writes `pilot.json`, `pilot.html`, `pilot.md`.
 
+    Each method alone; then, where several help, these together.
+
     Args:
       asked: the full run, and how much of it.
       out: folder of the pilot; its runs go into `out/runs`.
       say: gets a line per run.
 
     Returns:
-      What stands in `pilot.json`: `full`, `plain`, `methods` (for each its FLOPs ratio
-      to the plain run with a 95 % interval, whether it helps, ...), `skipped`,
-      `recipe` (the methods that help, and a command line), `cost`, `warnings`.
+      What stands in `pilot.json`; see `result.result`.
 
     Raises:
       UserError: for bad input, or a plain run that diverges.
@@ -92,21 +81,34 @@ def pilot(
     asked, timed = _budgeted(asked, runs, say)
     plan = make_plan(asked.config, asked.flops, asked.share, asked.seeds)
     say(summary(plan))
-    records, made = {}, 0
-    shots = plan.shots
-    for number, shot in enumerate(shots, 1):
-        known = carry_out(shot.name, shot.config, plan.corpus, runs)
-        records[shot.name], new = known
-        made += new
-        say(_line(shot, known, f"{number}/{len(shots)}"))
-        _check_plain(shot, records[shot.name])
-    found = _found(asked, plan, records, out)
-    found["cost"] = cost([*timed, *records.values()], plan.flops, found)
+    records: dict[str, Record] = {}
+    made = _carry_out(plan, runs, records, say)
+    helping = [one.method for one in gains(plan, records)[0] if one.helps]
+    if len(helping) > 1:
+        plan = together(plan, asked.config, helping)
+        made += _carry_out(plan, runs, records, say)
+    found = result(asked.config, plan, records, out / "full", timed)
     found["cost"]["runs_made_now"] = made
     with told(out):
         write_json(out / "pilot.json", found)
     write(found, out)
     return found
+
+
+def _carry_out(
+    plan: Plan, runs: Path, records: dict[str, Record], say: Callable[[str], None]
+) -> int:
+    """Adds the records that are missing; returns how many of them were made now."""
+    made = 0
+    for number, shot in enumerate(plan.shots, 1):
+        if shot.name in records:
+            continue
+        known = carry_out(shot.name, shot.config, plan.corpus, runs)
+        records[shot.name], new = known
+        made += new
+        say(_line(shot, known, f"{number}/{len(plan.shots)}"))
+        _check_plain(shot, records[shot.name])
+    return made
 
 
 def planned(asked: Asked, out: Path, say: Callable[[str], None] = print) -> Plan:
@@ -121,30 +123,7 @@ def summary(plan: Plan) -> str:
     return (
         f"full run {units.flops(plan.flops)}; pilot: {len(plan.shots)} runs "
         f"({tried}; {len(plan.seeds)} seeds) of at most {plan.share:.2%} of it, "
-        f"{plan.expected() / plan.flops:.1%} in all"
-    )
-
-
-def text(found: Mapping[str, Any], out: Path) -> str:
-    """The result as lines for a terminal."""
-    rows = [
-        f"{row['method']:<11}{ratio(row):<8} {interval(row):<16} {verdict(row)}"
-        for row in found["methods"]
-    ]
-    rows += [f"{name:<11}not tried: {why}" for name, why in found["skipped"].items()]
-    recipe, spent = found["recipe"], found["cost"]
-    return "\n".join(
-        (
-            *rows,
-            "",
-            *recipe["notes"],
-            *found["warnings"],
-            f"cost: {units.flops(spent['flops'])}, {spent['of_full']:.1%} of the full "
-            f"run, {spent['runs']} runs",
-            f"page: {out / 'pilot.html'}",
-            "",
-            recipe["command"] or recipe["why"],
-        )
+        f"{plan.expected() / plan.flops:.1%} in all, and one more arm if several help"
     )
 
 
@@ -191,106 +170,3 @@ def _line(shot: Shot, known: tuple[Record, bool], place: str) -> str:
     bits = record["bits_per_byte"]
     outcome = "diverged" if bits is None else f"{bits:.4f} bits per byte"
     return f"[{place}] {shot.name}  {outcome}{'' if new else '  (on record)'}"
-
-
-def _found(
-    asked: Asked, plan: Plan, records: Mapping[str, Record], out: Path
-) -> dict[str, Any]:
-    """All but the cost."""
-    found, skipped = gains(plan, records)
-    base = line(plan, plan.arms[0], records)
-    assert base is not None  # a plain run that diverges has ended the pilot
-    words = {method.name: method.told for method in METHODS}
-    rows = []
-    for one in found:
-        arm = next(arm for arm in plan.arms if arm.name == one.method)
-        mine = line(plan, arm, records)
-        assert mine is not None
-        rows.append(
-            {
-                **one.to_dict(),
-                "told": words[one.method],
-                "start_flops": arm.start,
-                **_points(mine),
-            }
-        )
-    config = asked.config
-    return {
-        "name": config.name,
-        "source": config.data.source,
-        "config_hash": config_hash(config),
-        "corpus_sha256": plan.corpus,
-        "full": {"flops": plan.flops, "steps": config.train.steps},
-        "share": plan.share,
-        "parts": list(PARTS),
-        "seeds": list(plan.seeds),
-        "plain": {
-            "method": PLAIN,
-            "bits_per_byte": float(base.losses[:, -1].mean()),
-            **_points(base),
-        },
-        "methods": rows,
-        "skipped": skipped,
-        "recipe": _recipe(asked, plan, found, out),
-        "warnings": [
-            HONEST.format(share=plan.share, seeds=len(plan.seeds)),
-            *_fading(plan, found),
-        ],
-        "machine": machine(),
-        "commit": commit(),
-        "versions": versions(),
-    }
-
-
-def _points(one: Line) -> dict[str, list[float]]:
-    return {"flops": one.flops.tolist(), "losses": one.losses.mean(0).tolist()}
-
-
-def _recipe(
-    asked: Asked, plan: Plan, found: Sequence[Gain], out: Path
-) -> dict[str, Any]:
-    """The methods whose interval lies above 1, as a command line."""
-    names = [one.method for one in found if one.helps]
-    notes = [] if names else ["No interval lies above 1: the plain run is the recipe."]
-    notes += [ALONE] if len(names) > 1 else []
-    try:
-        config = recommended(asked.config, names, plan.flops)
-        words, why = command(config, str(out / "full")), ""
-    except UserError as error:
-        words, why = None, f"The methods can't be had together: {error}"
-    return {"methods": names, "command": words, "why": why, "notes": notes}
-
-
-def _fading(plan: Plan, found: Sequence[Gain]) -> list[str]:
-    """Which leads shrink so fast that little may be left of them."""
-    away = -math.log2(plan.share)
-    return [
-        f"{one.method}: its lead falls from {one.leads[-2]:.3f} to {one.leads[-1]:.3f} "
-        f"bits per byte between half of the largest budget and the whole; at this pace "
-        f"it is gone after {one.doublings:.1f} doublings, and the full run is "
-        f"{away:.1f} away."
-        for one in found
-        if one.helps and one.doublings < away
-    ]
-
-
-def cost(
-    records: Sequence[Record], full: float, found: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a pilot has cost itself, evaluation included, whenever its runs were made.
-
-    break_even_runs: full runs after which the lower bound of the best method's ratio
-      has paid for it; None without such a method.
-    """
-    flops = sum(sum(record["flops"].values()) for record in records)
-    seconds = sum(sum(record["seconds"].values()) for record in records)
-    lows = [row["flops_ratio_ci_low"] for row in found["methods"] if row["helps"]]
-    saved = full * (1 - 1 / max(lows, default=1.0))
-    runs = break_even(float(flops), saved) if lows else None
-    return {
-        "flops": flops,
-        "of_full": flops / full,
-        "seconds": round(seconds, 1),
-        "runs": len(records),
-        "break_even_runs": runs,
-    }
