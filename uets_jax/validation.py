@@ -156,6 +156,13 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
             "model.memory_trained: no, so that the tables stay empty; give train.start "
             "counts, or train them"
         )
+    if m.backoff_order and not 3 <= m.backoff_order <= 5:
+        yield f"model.backoff_order: must be 0 or 3 to 5, got {m.backoff_order}"
+    if m.backoff_order and t.start != "counts":
+        yield (
+            f"model.backoff_order: {m.backoff_order}, but nothing is counted; give "
+            "train.start counts"
+        )
     if m.experts == 1:
         yield "model.experts: 1 leaves nothing to route; give 0 (one MLP) or 2 or more"
     upcycled = not m.experts and "experts=" in config.growth.plan

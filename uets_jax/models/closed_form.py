@@ -32,6 +32,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from uets_jax.config import ModelConfig
+from uets_jax.models.backoff import backoff_tables
 from uets_jax.models.head import capped
 from uets_jax.models.layers import Norm
 from uets_jax.models.memory import NAMES, table_rows
@@ -65,6 +66,8 @@ def closed_form(config: ModelConfig, params: Params, text: Batch) -> Params:
     if config.memory_rows:
         rows = ngram_rows(config, new, counts, text)
         new["memory"] = {NAMES[order]: {"table": r} for order, r in rows.items()}
+    if config.backoff_order:
+        new["backoff"] = backoff_tables(config, text)
     return jax.tree.map(lambda x, like: x.astype(like.dtype), new, params)
 
 

@@ -14,8 +14,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from uets_jax.config import ModelConfig
+from uets_jax.models.backoff import Backoff
 from uets_jax.models.frozen import scan_above
-from uets_jax.models.head import Logits, capped, head_losses, raw_logits
+from uets_jax.models.head import (
+    Logits,
+    capped,
+    head_losses,
+    raw_logits,
+    with_prior,
+)
 from uets_jax.models.layers import MLP, Attention, Dropout, Norm, kernel_init, tap
 from uets_jax.models.memory import NGramTables
 from uets_jax.models.moe import Experts, Routing
@@ -49,11 +56,25 @@ class Block(nn.Module):
         return (x, first_values), routing
 
 
-class Transformer(nn.Module):
-    """Token ids [B, L] to (features [B, L, D], output matrix [D, V], routing or None).
+class Output(NamedTuple):
+    """What a model computes before its losses.
 
-    Routing is there with experts, of each layer. With frozen blocks it can be applied
-    to parameters, but not initialised.
+    features: what the output head reads.
+    head:     the output matrix.
+    prior:    log probabilities that are added to the logits, of a back-off model.
+    routing:  of each layer, with experts.
+    """
+
+    features: Float[Array, "b l d"]
+    head: Float[Array, "d v"]
+    prior: Float[Array, "b l v"] | None
+    routing: Routing | None
+
+
+class Transformer(nn.Module):
+    """Token ids [B, L] to an `Output`.
+
+    With frozen blocks it can be applied to parameters, but not initialised.
     """
 
     config: ModelConfig
@@ -61,7 +82,7 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: Int[Array, "b l"], segments: Int[Array, "b l"]
-    ) -> tuple[Float[Array, "b l d"], Float[Array, "d v"], Routing | None]:
+    ) -> Output:
         c = self.config
         table = Table((c.vocab, c.width), name="embed")()
         x = table[tokens].astype(c.dtype)
@@ -80,7 +101,10 @@ class Transformer(nn.Module):
         (x, _), routing = run(self, (x, first_values), is_first, segments)
         features = Norm(c.norm, c.bias, name="final_norm")(x)
         head = table.T if c.tied else Head(c, name="head")()
-        return features, head, routing
+        prior = None
+        if c.backoff_order:
+            prior = Backoff(c, name="backoff")(tokens, segments)
+        return Output(features, head, prior, routing)
 
 
 class Table(nn.Module):
@@ -168,11 +192,13 @@ def make_model(config: ModelConfig) -> Model:
         rngs = None if key is None else {"dropout": key}
         return module.apply({"params": params}, tokens, segments, rngs=rngs)
 
-    def losses(out: Any, targets: Array) -> tuple[Float[Array, "b l"], Stats]:
-        features, head, routing = out
+    def losses(out: Output, targets: Array) -> tuple[Float[Array, "b l"], Stats]:
         cap, chunks = config.softcap, config.head_chunks
-        each, stats = head_losses(features, head, targets, cap, chunks)
-        return each, stats if routing is None else _routed(config, stats, routing)
+        each, stats = head_losses(
+            out.features, out.head, targets, cap, chunks, out.prior
+        )
+        routed = out.routing is not None
+        return each, _routed(config, stats, out.routing) if routed else stats
 
     def forward(
         params: Params, batch: Batch, key: Key[Array, ""] | None = None
@@ -184,8 +210,9 @@ def make_model(config: ModelConfig) -> Model:
         params: Params, tokens: Int[Array, "b l"], key: Key[Array, ""] | None = None
     ) -> Logits:
         segments = jnp.zeros_like(tokens)
-        features, head, _ = apply(module, params, key, tokens, segments)
-        return capped(raw_logits(features, head), config.softcap)
+        out = apply(module, params, key, tokens, segments)
+        z = capped(raw_logits(out.features, out.head), config.softcap)
+        return with_prior(z, out.prior)
 
     def inspect(
         params: Params, batch: Batch, gates: Gates | None = None
