@@ -3,9 +3,10 @@
     python -m experiments.tables            # rewrites README.md
     python -m experiments.tables --check    # exit code 1 and a line per stale table
 
-A page has a place for each table; columns are optional, and all of them by default:
+A page has a place for each table; columns and rows are optional, and all of them by
+default. Rows are named by what they show in one column:
 
-    <!-- results:foundation.loop_overhead columns=arm,steps -->
+    <!-- results:foundation.loop_overhead columns=arm,steps rows="arm=nano|tiny" -->
     <!-- /results -->
 """
 
@@ -23,7 +24,10 @@ README = Path(__file__).parents[1] / "README.md"
 EXIT_STALE = 1
 ABSENT = "-"
 
-_OPENING = re.compile(r"<!-- results:(?P<table>\S+)(?: columns=(?P<columns>\S+))? -->")
+_OPENING = re.compile(
+    r"<!-- results:(?P<table>\S+)(?: columns=(?P<columns>\S+))?"
+    r'(?: rows="(?P<key>[^="]+)=(?P<values>[^"]+)")? -->'
+)
 _PLACE = re.compile(
     rf"(?P<opening>{_OPENING.pattern})\n(?P<body>.*?)(?P<closing><!-- /results -->)",
     re.DOTALL,
@@ -34,8 +38,8 @@ def filled(page: str, results: Path = RESULTS) -> str:
     """The page with every table as its record says.
 
     Raises:
-      UserError: for a place without an end, a record that is missing or broken, or a
-        column that no row has.
+      UserError: for a place without an end, a record that is missing or broken, a
+        column that no row has, or a row that isn't there.
     """
     _check_places(page)
     fill = lambda m: f"{m['opening']}\n{_table(m, results)}{m['closing']}"
@@ -49,18 +53,25 @@ def stale(page: str, results: Path = RESULTS) -> list[str]:
     return [m["table"] for m in places if m["body"] != _table(m, results)]
 
 
-def markdown(record: dict[str, Any], columns: Sequence[str] = ()) -> str:
+def markdown(
+    record: dict[str, Any],
+    columns: Sequence[str] = (),
+    key: str = "",
+    values: Sequence[str] = (),
+) -> str:
     """The rows as a Markdown table, and a line on how they were measured.
 
     Args:
       record: as `experiments.records` writes it.
       columns: keys of the rows, in the order to show; empty: all, as they first occur.
+      key, values: the rows to show are those whose cell of `key` is one of `values`;
+        empty: all.
 
     Raises:
-      UserError: for a column that no row has.
+      UserError: for a column that no row has, or a value that no cell of `key` has.
     """
-    rows = record["rows"]
-    known = list(dict.fromkeys(key for row in rows for key in row))
+    rows = _chosen(record, key, values) if key else record["rows"]
+    known = list(dict.fromkeys(key for row in record["rows"] for key in row))
     for column in columns:
         if column not in known:
             hint = nearest(column, known)
@@ -91,6 +102,18 @@ def cell(column: str, value: Any) -> str:
     return _short(f"{value:.4g}")
 
 
+def _chosen(
+    record: dict[str, Any], key: str, values: Sequence[str]
+) -> list[dict[str, Any]]:
+    cells = [cell(key, row.get(key)) for row in record["rows"]]
+    for value in values:
+        if value not in cells:
+            hint = nearest(value, cells)
+            raise UserError(f"{record['table']}: no row with {key}={value}: {hint}")
+    rows = zip(record["rows"], cells, strict=True)
+    return [row for row, text in rows if text in values]
+
+
 def _short(number: str) -> str:
     """`1.200e+12` as `1.2e12`."""
     mantissa, e, exponent = number.partition("e")
@@ -110,7 +133,9 @@ def _origin(record: dict[str, Any]) -> str:
 
 def _table(place: re.Match[str], results: Path) -> str:
     columns = place["columns"].split(",") if place["columns"] else ()
-    return markdown(read_record(place["table"], results), columns)
+    values = place["values"].split("|") if place["values"] else ()
+    record = read_record(place["table"], results)
+    return markdown(record, columns, place["key"] or "", values)
 
 
 def _check_places(page: str) -> None:

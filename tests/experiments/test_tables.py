@@ -50,6 +50,13 @@ def test_chosen_columns_in_their_own_order():
     ]
 
 
+def test_chosen_rows_by_what_they_show():
+    table = markdown(RECORD, ["arm", "tokens"], "tokens", ["-"]).splitlines()
+    assert table[:4] == ["| arm | tokens |", "| --- | ---: |", "| c | - |", ""]
+    both = markdown(RECORD, (), "arm", ["c", "a\\|b"])
+    assert both == WHOLE
+
+
 @pytest.mark.parametrize(
     ("column", "value", "text"),
     [
@@ -90,6 +97,16 @@ def test_filling_is_stable_and_leaves_the_rest_alone(results):
     assert stale(page, results) == ["topic.small"] * 2
 
 
+def test_a_place_may_name_its_rows(results):
+    place = PLACE.format(' columns=arm,bits_per_byte rows="bits_per_byte=2.346|-"')
+    once = filled(place, results)
+    assert "| a\\|b | - |\n| c | 2.346 |" in once
+    once = filled(PLACE.format(' rows="arm=c"'), results)
+    assert "| c | - | - | 2.346 |" in once
+    assert "a\\|b" not in once
+    assert stale(once, results) == []
+
+
 def test_a_page_without_places_stays(results):
     assert filled("text", results) == "text"
 
@@ -103,6 +120,8 @@ def test_a_page_without_places_stays(results):
         (PLACE.format("") + "<!-- /results -->", "opening and closing"),
         ("<!-- results:a.b -->\n<!-- /results -->", "a.b.json"),
         (PLACE.format(" columns=arms"), "no column 'arms': did you mean 'arm'"),
+        (PLACE.format(' rows="arm=c|d"'), "topic.small: no row with arm=d"),
+        (PLACE.format(" rows=arm=c"), "opening and closing"),
     ],
 )
 def test_a_wrong_page_is_refused(results, page, complaint):
