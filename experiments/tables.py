@@ -1,6 +1,6 @@
 """Tables from records: writes what `results/*.json` hold into Markdown pages.
 
-    python -m experiments.tables            # rewrites README.md
+    python -m experiments.tables            # rewrites README.md and the method cards
     python -m experiments.tables --check    # exit code 1 and a line per stale table
 
 A page has a place for each table; columns and rows are optional, and all of them by
@@ -20,7 +20,9 @@ from typing import Any
 from experiments.records import RESULTS, read_record
 from uets_jax.errors import EXIT_BAD_INPUT, EXIT_OK, UserError, nearest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+CARDS = ROOT / "uets_jax" / "cards"
 EXIT_STALE = 1
 ABSENT = "-"
 
@@ -32,6 +34,11 @@ _PLACE = re.compile(
     rf"(?P<opening>{_OPENING.pattern})\n(?P<body>.*?)(?P<closing><!-- /results -->)",
     re.DOTALL,
 )
+
+
+def pages() -> list[Path]:
+    """The README and the method cards."""
+    return [README, *sorted(CARDS.glob("*.md"))]
 
 
 def filled(page: str, results: Path = RESULTS) -> str:
@@ -152,21 +159,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 a table is stale, 2 bad input."""
     parser = argparse.ArgumentParser(prog="python -m experiments.tables")
     parser.add_argument("--check", action="store_true", help="write nothing; tell")
-    parser.add_argument("--page", type=Path, default=README)
+    parser.add_argument("--page", type=Path, nargs="+", default=pages())
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
-    try:
-        page = options.page.read_text("utf-8")
-        if options.check:
-            old = stale(page, options.results)
-            for table in old:
-                print(f"{options.page}: {table} is stale; run {parser.prog}")
-            return EXIT_STALE if old else EXIT_OK
-        options.page.write_text(filled(page, options.results), "utf-8")
-    except (UserError, OSError) as error:
-        print(f"tables: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return EXIT_OK
+    code = EXIT_OK
+    for path in options.page:
+        try:
+            page = path.read_text("utf-8")
+            if not options.check:
+                path.write_text(filled(page, options.results), "utf-8")
+                continue
+            for table in stale(page, options.results):
+                print(f"{path}: {table} is stale; run {parser.prog}")
+                code = EXIT_STALE
+        except (UserError, OSError) as error:
+            print(f"tables: error: {path}: {error}", file=sys.stderr)
+            return EXIT_BAD_INPUT
+    return code
 
 
 if __name__ == "__main__":

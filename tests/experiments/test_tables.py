@@ -3,7 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tables import cell, filled, main, markdown, stale
+from experiments.tables import (
+    CARDS,
+    README,
+    cell,
+    filled,
+    main,
+    markdown,
+    pages,
+    stale,
+)
 from uets_jax.errors import UserError
 
 RECORD = {
@@ -142,6 +151,24 @@ def test_the_command_checks_and_rewrites(tmp_path, results, capsys):
     assert WHOLE in page.read_text()
     assert main(["--check", *where]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_pages_are_the_readme_and_all_cards():
+    assert pages()[0] == README
+    assert set(pages()) == {README, *CARDS.iterdir()}
+
+
+def test_the_command_takes_several_pages(tmp_path, results, capsys):
+    paths = [tmp_path / "a.md", tmp_path / "b.md"]
+    for path in paths:
+        path.write_text(PLACE.format(""))
+    where = ["--page", *map(str, paths), "--results", str(results)]
+    assert main(["--check", *where]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in told] == [*map(str, paths)]
+    assert main(where) == 0
+    assert all(WHOLE in path.read_text() for path in paths)
+    assert main(["--check", *where]) == 0
 
 
 def test_the_command_refuses_in_one_line(tmp_path, results, capsys):
