@@ -21,6 +21,8 @@ LEAST: dict[str, int] = {
     "model.head_chunks": 1,
     "model.memory_rows": 0,
     "model.memory_order": 2,
+    "model.backoff_order": 0,
+    "model.backoff_pairs": 256,
     "model.experts": 0,
     "model.active_experts": 1,
     "model.capacity": 0,
@@ -158,6 +160,8 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         )
     if m.backoff_order and not 3 <= m.backoff_order <= 5:
         yield f"model.backoff_order: must be 0 or 3 to 5, got {m.backoff_order}"
+    if m.backoff_pairs & (m.backoff_pairs - 1):
+        yield f"model.backoff_pairs: must be a power of two, got {m.backoff_pairs}"
     if m.backoff_order and t.start != "counts":
         yield (
             f"model.backoff_order: {m.backoff_order}, but nothing is counted; give "

@@ -44,7 +44,7 @@ def text() -> Batch:
 
 @pytest.fixture(scope="module")
 def tables(text):
-    return jax.jit(lambda t: backoff_tables(CONFIG, t))(text)
+    return jax.tree.map(jnp.asarray, backoff_tables(CONFIG, text))
 
 
 @pytest.fixture(scope="module")
@@ -135,21 +135,33 @@ def test_before_counts_every_token_is_equally_likely(model, text):
     chex.assert_trees_all_close(found[1].entropy, wanted[1].entropy, rtol=1e-5)
 
 
-def test_of_too_many_ngrams_the_rarest_go(text):
-    counted = (text.targets != IGNORED).astype(jnp.float32).ravel()
-    flat = lambda x: x.reshape(-1, L)
-    hashes = backoff.ngram_hash(flat(text.tokens), 4).ravel()
-    one = jax.jit(backoff.counts_of)(hashes, text.targets.ravel(), counted)
-    seen = np.asarray(one.seen)
-    assert (seen > 0).sum() > 256
-    lists = jax.jit(backoff.lists_of, static_argnums=1)(one, 256)
-    share = np.asarray(lists["share"])
-    kept = int(lists["start"][-1])
-    bar = next(k for k in range(64) if (seen > k).sum() <= 256)
-    assert kept == (seen > bar).sum() > 0
-    assert not share[kept:].any()
-    wanted = np.sort(np.asarray(one.share)[seen > bar])
-    np.testing.assert_array_equal(np.sort(share[:kept]), wanted)
+def test_of_too_many_ngrams_the_rarest_go():
+    rng = np.random.default_rng(0)
+    grams, seen = np.unique(
+        rng.integers(0, 99, 4000, np.uint64) << 32
+        | rng.integers(0, 9, 4000, np.uint64),
+        return_counts=True,
+    )
+    seen = 1 + seen % 4
+    whole, cut = (backoff.lists_of(grams, seen, size) for size in (1024, 512))
+    assert len(seen) > 512 > (bar := (seen > 2).sum()) > 0
+    assert (seen > 1).sum() > 512
+    kept = int(cut["start"][-1])
+    assert kept == bar
+    assert not cut["share"][kept:].any()
+    assert {*cut["share"][:kept]} < {*whole["share"]}
+    assert cut["share"][:kept].sum() < whole["share"].sum()
+
+
+def test_buckets_and_marks_tell_all_hashes_apart():
+    hashes = np.random.default_rng(0).integers(0, 1 << 32, 4096, np.uint32)
+    for size in (1 << 8, 1 << 21):
+        bucket, mark = backoff.bucket_of(hashes, size)
+        assert 0 <= bucket.min() <= bucket.max() < size
+        assert mark.max() < 1 << 24
+        bits = 33 - size.bit_length()
+        whole = bucket.astype(np.uint32) << bits | mark.astype(np.uint32)
+        np.testing.assert_array_equal(whole, hashes)
 
 
 def test_the_most_frequent_of_a_list_come_first(tables):
@@ -172,7 +184,7 @@ def test_masked_documents_share_no_context(text, key):
     model, half = make_model(config), np.arange(L) >= L // 2
     segments = jnp.broadcast_to(jnp.int32(half), text.tokens.shape)
     text = text._replace(segments=segments)
-    tables = jax.jit(lambda t: backoff_tables(config, t))(text)
+    tables = backoff_tables(config, text)
     params = {**model.init(key), "backoff": tables}
     forward = jax.jit(model.forward)
     batch = jax.tree.map(lambda x: x[0], text)

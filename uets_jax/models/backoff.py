@@ -16,11 +16,13 @@ arXiv:2210.14431). An n-gram of three tokens and more is found by a hash of its 
 Everything is float32, as parameters are: whole numbers below 2^24 are exact.
 """
 
-from typing import NamedTuple
+import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from uets_jax.config import ModelConfig
@@ -28,11 +30,10 @@ from uets_jax.models.memory import ngram_hash
 from uets_jax.types import IGNORED, Batch
 
 READ = {3: 128, 4: 64, 5: 32}  # tokens of a list that are read, by order
-MARK = 8  # bits of a hash that a mark leaves away
+PASSES = 32  # of counting over the n-grams of an order, the hash's operations included
 LEAST = 1e-9  # of a probability
 
-Places = Float[Array, " t"]
-Tables = dict[str, dict[str, Array]]
+Tables = dict[str, dict[str, np.ndarray]]
 
 
 class Backoff(nn.Module):
@@ -96,130 +97,102 @@ def read(
 ) -> tuple[Bool[Array, "*n k"], Int[Array, "*n k"], Float[Array, "*n k"]]:
     """(whether it is of this context, token, share) of the list at each place."""
     start, size = lists["start"].astype(jnp.int32), len(lists["mark"])
-    row = bucket_of(hashes, size)
+    row, mark = bucket_of(hashes, size)
     step = jnp.arange(READ[order]).reshape(*[1] * row.ndim, -1)
     at = start[row][..., None] + step
     inside = at < start[row + 1][..., None]
-    mark, token, share = (lists[name][jnp.minimum(at, size - 1)] for name in FIELDS)
-    found = inside & (mark == mark_of(hashes)[..., None])
+    known, token, share = (lists[name][jnp.minimum(at, size - 1)] for name in FIELDS)
+    found = inside & (known == mark[..., None].astype(known.dtype))
     return found, token.astype(jnp.int32), share
 
 
-def bucket_of(hashes: UInt32[Array, "*n"], size: int) -> Int[Array, "*n"]:
-    """Of a context."""
-    return (hashes % jnp.uint32(size)).astype(jnp.int32)
+def bucket_of(hashes: Any, size: int) -> tuple[Any, Any]:
+    """(bucket of a context, mark by which it knows its own among that bucket's).
 
-
-def mark_of(hashes: UInt32[Array, "*n"]) -> Float[Array, "*n"]:
-    """By which a context knows its own entries among those of its bucket."""
-    return (hashes >> MARK).astype(jnp.float32)
+    Both are exact as float32: of 32 bits of the hash no more than 24 are the mark.
+    """
+    bits = 32 - (size.bit_length() - 1)
+    return (hashes >> bits).astype("int32"), (hashes & ((1 << bits) - 1)).astype(
+        "int32"
+    )
 
 
 def backoff_tables(config: ModelConfig, text: Batch) -> Tables:
-    """The tables of `Backoff`, filled from a text.
+    """The tables of `Backoff`, filled from a text; NumPy, since XLA sorts slowly.
 
     Args:
       config: of the model.
       text: windows [chunks, R, L]; places whose target is ignored are not counted.
     """
-    tokens, segments = (
-        x.reshape(-1, x.shape[-1]) for x in (text.tokens, text.segments)
-    )
-    apart = segments if config.mask_documents else None
-    target = text.targets.ravel()
-    counted = (target != IGNORED).astype(jnp.float32)
+    rows = lambda x: np.asarray(x).reshape(-1, x.shape[-1])
+    tokens, target = rows(text.tokens), rows(text.targets).ravel()
+    apart = rows(text.segments) if config.mask_documents else None
+    places = np.flatnonzero(target != IGNORED)
     tables: Tables = {}
     for order in range(config.backoff_order, 2, -1):
-        hashes = ngram_hash(tokens, order - 1, apart).ravel()
-        one = counts_of(hashes, target, counted)
-        tables[f"order{order}"] = lists_of(one, config.backoff_pairs)
-        counted = one.first
-    chance = bigram_chances(tokens.ravel(), target, counted, config.vocab)
-    return {"order2": {"chance": chance}, **tables}
+        hashes = np.asarray(_hashes(tokens, order - 1, apart)).ravel()[places]
+        keys = hashes.astype(np.uint64) << 32 | target[places].astype(np.uint64)
+        grams, first, seen = np.unique(keys, return_index=True, return_counts=True)
+        tables[f"order{order}"] = lists_of(grams, seen, config.backoff_pairs)
+        places = places[first]  # of a shorter one each continuation counts once
+    pairs = tokens.ravel()[places], target[places]
+    return {"order2": {"chance": bigram_chances(*pairs, config.vocab)}, **tables}
 
 
-class Counts(NamedTuple):
-    """Of each n-gram, at one place per n-gram, else 0; sorted by context.
-
-    hashes: of the context.
-    token:  that follows.
-    seen:   how often.
-    share:  of the context's places, discounted.
-    first:  in the order of the text: 1 at the first place of each n-gram.
-    """
-
-    hashes: UInt32[Array, " t"]
-    token: Int[Array, " t"]
-    seen: Places
-    share: Places
-    first: Places
+_hashes = jax.jit(ngram_hash, static_argnums=1)
 
 
-def counts_of(
-    hashes: UInt32[Array, " t"], target: Int[Array, " t"], weight: Places
-) -> Counts:
-    """Counts n-grams of one order.
+def discount(seen: np.ndarray) -> np.ndarray:
+    """What is taken off each count; from how many n-grams were seen 1 to 4 times."""
+    n1, n2, n3, n4 = (max(np.count_nonzero(seen == k), 1) for k in (1, 2, 3, 4))
+    y = n1 / (n1 + 2 * n2)
+    one = np.clip(1 - 2 * y * n2 / n1, 0.1, 0.95)
+    two = np.clip(2 - 3 * y * n3 / n2, 0.1, 1.95)
+    more = np.clip(3 - 4 * y * n4 / n3, 0.1, 2.95)
+    return np.array([0.0, one, two, more])[np.minimum(seen, 3)]
+
+
+def lists_of(grams: np.ndarray, seen: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """The lists of an order; where there are more n-grams, the rarest go.
 
     Args:
-      hashes: of the context at each place.
-      target: that follows.
-      weight: 1 where the place counts, else 0.
+      grams: distinct and sorted, hash of the context << 32 | token.
+      seen: how often.
+      size: n-grams that are kept, and buckets.
     """
-    size = len(target)
-    place, token = jnp.arange(size), jnp.where(weight > 0, target, IGNORED)
-    hashes, token, place = jax.lax.sort((hashes, token, place), num_keys=2)
-    weight = weight[place]
-    other = jnp.concatenate([jnp.ones(1, bool), hashes[1:] != hashes[:-1]])
-    new = other | jnp.concatenate([jnp.ones(1, bool), token[1:] != token[:-1]])
-    total = lambda starts, x: jax.ops.segment_sum(
-        x, jnp.cumsum(starts) - 1, size, indices_are_sorted=True
-    )[jnp.cumsum(starts) - 1]
-    lead = new & (weight > 0)
-    seen = jnp.where(lead, total(new, weight), 0.0)
-    context = jnp.maximum(total(other, weight), 1.0)
-    share = jnp.maximum(seen - discount(seen), 0.0) / context
-    first = jnp.zeros(size).at[place].set(lead.astype(jnp.float32))
-    return Counts(hashes, jnp.maximum(token, 0), seen, share, first)
-
-
-def discount(seen: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """What is taken off each count; from how many n-grams were seen 1 to 4 times."""
-    n1, n2, n3, n4 = (jnp.maximum((seen == k).sum(), 1.0) for k in (1, 2, 3, 4))
-    y = n1 / (n1 + 2 * n2)
-    one = jnp.clip(1 - 2 * y * n2 / n1, 0.1, 0.95)
-    two = jnp.clip(2 - 3 * y * n3 / n2, 0.1, 1.95)
-    more = jnp.clip(3 - 4 * y * n4 / n3, 0.1, 2.95)
-    known = jnp.where(seen == 1, one, jnp.where(seen == 2, two, more))
-    return jnp.where(seen > 0, known, 0.0)
-
-
-def lists_of(counts: Counts, size: int) -> dict[str, Array]:
-    """The lists of an order; where there are more n-grams, the rarest go."""
-    most = jnp.arange(64.0)
-    kept_at = jnp.stack([(counts.seen > k).sum() for k in most])
-    bar = jnp.argmax(kept_at <= size).astype(jnp.float32)
-    kept = counts.seen > bar
-    bucket = jnp.where(kept, bucket_of(counts.hashes, size), size)
-    share = jnp.where(kept, counts.share, 0.0)
-    fields = (mark_of(counts.hashes), counts.token.astype(jnp.float32), share)
-    bucket, _, *fields = jax.lax.sort((bucket, -share, *fields), num_keys=2)
-    fit = lambda x, fill: jnp.pad(
-        x[:size], (0, max(0, size - len(x))), constant_values=fill
-    )
-    start = jnp.searchsorted(fit(bucket, size), jnp.arange(size + 1))
-    named = zip(FIELDS, (fit(x, 0) for x in fields), strict=True)
-    return {"start": start.astype(jnp.float32), **dict(named)}
+    hashes, token = (grams >> 32).astype(np.uint32), grams & 0xFFFFFFFF
+    begins = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
+    total = np.repeat(np.add.reduceat(seen, begins), np.diff([*begins, len(seen)]))
+    share = (seen - discount(seen)) / total
+    bar = 0
+    while np.count_nonzero(seen > bar) > size:
+        bar += 1
+    bucket, mark = bucket_of(hashes, size)
+    kept = np.flatnonzero(seen > bar)
+    kept = kept[np.lexsort((-share[kept], bucket[kept]))]
+    fill = lambda x: np.pad(x[kept].astype(np.float32), (0, size - len(kept)))
+    start = np.searchsorted(bucket[kept], np.arange(size + 1)).astype(np.float32)
+    named = zip(FIELDS, map(fill, (mark, token, share)), strict=True)
+    return {"start": start, **dict(named)}
 
 
 def bigram_chances(
-    tokens: Int[Array, " t"], target: Int[Array, " t"], weight: Places, vocab: int
-) -> Float[Array, "v v"]:
+    tokens: np.ndarray, target: np.ndarray, vocab: int
+) -> Float[np.ndarray, "v v"]:
     """p(next | token) [V, V]: of two tokens and, for what they leave, of one."""
-    target = jnp.maximum(target, 0)
-    seen = jnp.zeros((vocab, vocab)).at[tokens, target].add(weight)
-    alone = (seen > 0).sum(0).astype(jnp.float32)
+    pair = tokens.astype(np.int64) * vocab + target
+    seen = np.bincount(pair, minlength=vocab * vocab).reshape(vocab, vocab)
+    alone = (seen > 0).sum(0)
     alone = (alone + 1 / vocab) / (alone.sum() + 1)
-    share = jnp.maximum(seen - discount(seen), 0) / jnp.maximum(
-        seen.sum(1, keepdims=True), 1
-    )
-    return share + (1 - share.sum(1, keepdims=True)) * alone[None, :]
+    share = (seen - discount(seen)) / np.maximum(seen.sum(1, keepdims=True), 1)
+    chance = share + (1 - share.sum(1, keepdims=True)) * alone
+    return chance.astype(np.float32)
+
+
+def operations(config: ModelConfig, tokens: int) -> int:
+    """Arithmetic of `backoff_tables` with so many tokens, integer operations included,
+    at most: two sorts by comparison and a few passes for each order.
+    """
+    orders = max(0, config.backoff_order - 2)
+    each = 2 * math.ceil(math.log2(max(tokens, 2))) + PASSES
+    return tokens * (orders * each + 3) + orders * config.backoff_pairs

@@ -32,7 +32,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from uets_jax.config import ModelConfig
-from uets_jax.models.backoff import backoff_tables
+from uets_jax.models.backoff import Tables
 from uets_jax.models.head import capped
 from uets_jax.models.layers import Norm
 from uets_jax.models.memory import NAMES, table_rows
@@ -52,22 +52,34 @@ Rows = Float[Array, "n d"]
 Vector = Float[Array, " d"]
 
 
-def closed_form(config: ModelConfig, params: Params, text: Batch) -> Params:
+class Counted(NamedTuple):
+    """A text that was counted.
+
+    text:    windows [chunks, R, L]; one chunk is in work at a time.
+    backoff: tables of a back-off model, where the model has one.
+    """
+
+    text: Batch
+    backoff: Tables | None = None
+
+
+def closed_form(config: ModelConfig, params: Params, counted: Counted) -> Params:
     """`params` with embedding, head and n-gram tables read off a text.
 
     Args:
       config: of the model: an untied head, a vocabulary of at most `LARGEST`.
       params: fresh ones; all that is not named here stays.
-      text: windows [chunks, R, L]; one chunk is in work at a time.
+      counted: the text, and what was counted before.
     """
+    text = counted.text
     counts = bigram_counts(text, config.vocab)
     table, head = bigram_model(config, params["final_norm"], counts)
     new = {**params, "embed": {"table": table}, "head": {"w": head.T}}
     if config.memory_rows:
         rows = ngram_rows(config, new, counts, text)
         new["memory"] = {NAMES[order]: {"table": r} for order, r in rows.items()}
-    if config.backoff_order:
-        new["backoff"] = backoff_tables(config, text)
+    if config.backoff_order:  # it knows what the head would say
+        new |= {"head": params["head"], "backoff": counted.backoff}
     return jax.tree.map(lambda x, like: x.astype(like.dtype), new, params)
 
 

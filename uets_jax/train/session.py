@@ -33,8 +33,7 @@ from uets_jax.step import Program
 from uets_jax.train.assets import asset_costs, build_assets, inputs_sha256
 from uets_jax.train.counting import (
     check_start,
-    chosen_text,
-    counted_text,
+    counted,
     start_costs,
     start_of,
 )
@@ -124,15 +123,13 @@ class Session:
         if self.config.train.start == "random":
             return compile_init(self.program, self.mesh)(values, seed)
         init = compile_init(self.program, self.mesh, start_of(self.config.model))
-        text = counted_text(self.windows, self.config.train.steps)
-        return init(values, seed, chosen_text(self.config, self.assets, text))
+        return init(values, seed, counted(self.config, self.windows, self.assets))
 
     def counting_costs(self) -> Costs:
         """What `initial_state` takes."""
         if self.config.train.start == "random":
             return {}
-        text = counted_text(self.windows, self.config.train.steps)
-        return start_costs(self.config, self.program, self.assets, text)
+        return start_costs(self.config, self.program, self.assets, self.windows)
 
     def start_costs(self) -> Costs:
         """What has to be known before the first step, beside the weights of others."""
