@@ -20,6 +20,7 @@ from uets_jax.config import ExperimentConfig, to_json
 PAGES = {p.relative_to(ROOT).as_posix(): p.read_text("utf-8") for p in pages()}
 README = PAGES["README.md"]
 LIMIT = 120  # seconds of one block on a loaded machine
+LONGEST, LARGEST = 420, 35_000  # of the README: lines and bytes
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -148,7 +149,7 @@ def uets_lines(page: str) -> list[list[str]]:
 
 
 PYTHON = [(name, code) for name, p in PAGES.items() for code in blocks(p, "python")]
-COMMANDS = commands(README)
+COMMANDS = [words for page in PAGES.values() for words in commands(page)]
 SCRIPTS = [w[1:] for w in COMMANDS if w[1:2] == ["-m"] and "experiments" in w[2]]
 
 
@@ -169,8 +170,22 @@ def test_the_readme_shows_every_command():
     assert {argv[0] for argv in uets_lines(README)} == set(cli.COMMANDS)
 
 
+def test_the_readme_is_short_and_links_every_card():
+    assert len(README.splitlines()) <= LONGEST
+    assert len(README.encode()) <= LARGEST
+    for name in PAGES.keys() - {"README.md"}:
+        assert f"]({name})" in README
+
+
+def test_what_the_readme_says_of_the_methods_has_no_figure():
+    """What a method brings is told by the tables of its card."""
+    said = README.partition("\n### The methods\n")[2].partition("\n## ")[0]
+    assert said
+    assert not re.findall(r"(?<![\w.])\d[\d.,]*", re.sub(r"`[^`]*`", "", said))
+
+
 @pytest.mark.parametrize("words", SCRIPTS, ids=" ".join)
-def test_the_scripts_of_the_readme_have_these_flags(capsys, words):
+def test_the_scripts_of_the_pages_have_these_flags(capsys, words):
     check_module(words, capsys)
 
 
