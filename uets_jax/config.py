@@ -82,8 +82,8 @@ class ModelConfig:
     """False: the tables stay as a start from counts fills them, without gradient,
     optimizer state and weight decay."""
     backoff_order: int = 0
-    """Tokens of the longest n-grams of a back-off model that is added to the logits, 3
-    to 5, filled by a start from counts (see models/backoff.py); 0: none."""
+    """Tokens of the longest n-grams, 3 to 5, of a back-off model beside the network: a
+    start from counts fills it, a gate is learned (models/backoff.py); 0: none."""
     backoff_pairs: int = 1 << 21
     """N-grams of three tokens and more that it keeps, of each order; the rarest go."""
     experts: int = 0

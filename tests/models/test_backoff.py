@@ -108,31 +108,63 @@ class Oracle:
 
 
 def test_chances_are_those_of_kneser_and_ney(model, params, text):
-    """An untrained head says nothing, so the logits are the logarithms."""
+    """Half of them: an untrained gate is even, an untrained head says nothing."""
     oracle = Oracle(text)
     rng = np.random.default_rng(1)
     fresh = rng.integers(0, V, (2, L)).astype(np.int32)
     for tokens in (np.asarray(text.tokens[0, :2]), fresh):
         found = np.exp(model.logits(params, jnp.asarray(tokens)))
-        wanted = [[oracle.chances(g) for g in grams(row, 5)] for row in tokens]
+        counts = [[oracle.chances(g) for g in grams(row, 5)] for row in tokens]
+        wanted = 0.5 / V + 0.5 * np.array(counts)
         np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=1e-6)
         np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
 
 
-def test_what_is_read_is_a_model_of_the_text(model, params, text):
+def test_losses_and_by_products_are_those_of_the_mixture(model, params, text):
+    batch = jax.tree.map(lambda x: x[0, :4], text)
+    rng = np.random.default_rng(0)
+    draw = lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), x.dtype)
+    own = {name: jax.tree.map(draw, params[name]) for name in ("head", "blend")}
+    log_p = np.asarray(model.logits({**params, **own}, batch.tokens), np.float64)
+    p = np.exp(log_p)
+    np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-5)
+    losses, stats = model.forward({**params, **own}, batch)
+    known = np.asarray(batch.targets != IGNORED)
+    y = np.maximum(batch.targets, 0)[..., None]
+    wanted = -np.take_along_axis(log_p, y, -1)[..., 0]
+    np.testing.assert_allclose(losses, np.where(known, wanted, 0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stats.entropy, -(p * log_p).sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(stats.collision, (p * p).sum(-1), rtol=1e-4)
+
+
+def test_a_gate_that_is_open_leaves_the_network_alone(model, params, text):
+    batch = jax.tree.map(lambda x: x[0, :4], text)
+    plain = make_model(model_config("modern", "tiny", vocab=V))
+    head = {"w": jax.random.normal(jax.random.key(1), params["head"]["w"].shape)}
+    blend = {**params["blend"], "b": jnp.float32(40)}
+    found = model.forward({**params, "head": head, "blend": blend}, batch)[0]
+    rest = {n: x for n, x in params.items() if n not in ("backoff", "blend")}
+    wanted = plain.forward({**rest, "head": head}, batch)[0]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gate_opens_to_whoever_is_right(model, params, text):
+    """Where the counts know the text, less of the loss if the network has less."""
     batch = jax.tree.map(lambda x: x[0], text)
-    known = model.forward(params, batch)[0].sum()
-    assert known < 0.7 * np.log(V) * (batch.targets != IGNORED).sum()
+    loss = lambda b: model.forward(
+        {**params, "blend": {**params["blend"], "b": b}}, batch
+    )
+    slope = jax.grad(lambda b: loss(b)[0].sum())(jnp.float32(0))
+    assert slope > 0
 
 
 def test_before_counts_every_token_is_equally_likely(model, text):
     fresh = model.init(jax.random.key(0))
-    plain = make_model(model_config("modern", "tiny", vocab=V))
     batch = jax.tree.map(lambda x: x[0], text)
-    rest = {name: leaf for name, leaf in fresh.items() if name != "backoff"}
-    found, wanted = model.forward(fresh, batch), plain.forward(rest, batch)
-    chex.assert_trees_all_close(found[0], wanted[0], rtol=1e-6)
-    chex.assert_trees_all_close(found[1].entropy, wanted[1].entropy, rtol=1e-5)
+    losses, stats = model.forward(fresh, batch)
+    known = batch.targets != IGNORED
+    np.testing.assert_allclose(losses, jnp.where(known, np.log(V), 0), rtol=1e-5)
+    np.testing.assert_allclose(stats.entropy, np.log(V), rtol=1e-5)
 
 
 def test_of_too_many_ngrams_the_rarest_go():
@@ -211,3 +243,4 @@ def test_tables_are_not_trained_and_have_no_moments(tiny, text, tables):
     chex.assert_trees_all_equal(new.params["backoff"], tables)
     assert metrics["grad_norm"] > 0
     assert optax.tree.norm(new.params["head"]) > 0
+    assert new.params["blend"]["b"] != 0

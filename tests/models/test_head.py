@@ -126,24 +126,3 @@ def test_pieces_of_a_sharded_batch_stay_sharded(batch):
     text = step.lower(params, batch).compile().as_text()
     assert "all-gather" not in text
     assert "all-to-all" not in text
-
-
-@pytest.mark.parametrize("chunks", [1, 3])
-@pytest.mark.parametrize("cap", CAPS)
-def test_a_prior_is_added_to_the_capped_logits(cap, chunks, inputs):
-    features, head, targets = inputs
-    prior = jax.nn.log_softmax(3 * jax.random.normal(jax.random.key(2), (2, 6, 7)))
-
-    def ours(features, head):
-        losses, stats = head_losses(features, head, targets, cap, chunks, prior)
-        return losses.sum(), stats.entropy
-
-    def oracle(features, head):
-        z = capped(raw_logits(features, head), cap) + prior
-        log_p = jax.nn.log_softmax(z)
-        picked = jnp.take_along_axis(log_p, jnp.maximum(targets, 0)[..., None], -1)
-        losses = jnp.where(targets >= 0, -picked[..., 0], 0)
-        return losses.sum(), -(jnp.exp(log_p) * log_p).sum(-1)
-
-    grad = lambda f: jax.value_and_grad(f, (0, 1), has_aux=True)(features, head)
-    chex.assert_trees_all_close(grad(ours), grad(oracle), rtol=1e-5, atol=1e-5)

@@ -40,6 +40,9 @@ _AXES: dict[tuple[str, str], Axes] = {
     ("key_norm", "scale"): ("dim",),
     ("attention", "value_mix"): (),
     ("head", "w"): ("width", "vocab"),
+    ("blend", "w"): ("width", "share"),
+    ("blend", "known"): ("order",),
+    ("blend", "b"): (),
 }
 _EACH_EXPERT = ("up", "gate", "down")  # below `experts`: one of each per expert
 _NORMS = ("attention_norm", "mlp_norm", "final_norm")

@@ -6,18 +6,20 @@ that stand before it, and
 
     p(y | context) = max(c(y) - D(c), 0) / C + rest * p(y | context less its first),
 
-where `rest` is the share that the discounts D have set free. The network's logits are
-added to log p, so that it learns what the counts don't know (Li et al. 2022,
-arXiv:2210.14431). An n-gram of three tokens and more is found by a hash of its context:
+where `rest` is the share that the discounts D have set free. The model's chances are
+those of the network and of the counts, mixed by a gate that is learned (Neubig & Dyer
+2016, arXiv:1606.00499): it sees the network's features and how much of each context was
+known. The tables are not trained. An n-gram of three tokens and more is found by a hash
+of its context:
 
     start [S + 1]  where the list of a bucket of contexts begins
-    mark, token, share [N]  of each list, the most frequent first
+    mark, token, share [S]  of each list, the most frequent first
 
 Everything is float32, as parameters are: whole numbers below 2^24 are exact.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,17 +29,48 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from uets_jax.config import ModelConfig
 from uets_jax.models.memory import ngram_hash
-from uets_jax.types import IGNORED, Batch
+from uets_jax.types import IGNORED, Batch, Stats
 
 READ = {3: 128, 4: 64, 5: 32}  # tokens of a list that are read, by order
 PASSES = 32  # of counting over the n-grams of an order, the hash's operations included
 LEAST = 1e-9  # of a probability
 
+Losses = Float[Array, "b l"]
 Tables = dict[str, dict[str, np.ndarray]]
 
 
+class Counted(NamedTuple):
+    """p(v) at each place: rest * chance[token, v], and each share where entry is v.
+
+    chance: smoothed bigrams.
+    tokens: the place's own.
+    entry, share: what followed its longer contexts.
+    rest:   what these leave.
+    known:  share of each longer context's chances that was counted for itself.
+    """
+
+    chance: Float[Array, "v v"]
+    tokens: Int[Array, "b l"]
+    entry: Int[Array, "b l k"]
+    share: Float[Array, "b l k"]
+    rest: Float[Array, "b l"]
+    known: Float[Array, "b l orders"]
+
+    def at(self, targets: Int[Array, "b l"]) -> Float[Array, "b l"]:
+        """p of each target; of an ignored one, that of token 0."""
+        y = jnp.maximum(targets, 0)
+        own = jnp.where(self.entry == y[..., None], self.share, 0.0).sum(-1)
+        return self.rest * self.chance[self.tokens, y] + own
+
+    def all(self) -> Float[Array, "b l v"]:
+        """p of every token."""
+        p = self.rest[..., None] * self.chance[self.tokens]
+        rows, places, _ = jnp.ogrid[: p.shape[0], : p.shape[1], :1]
+        return p.at[rows, places, self.entry].add(self.share)
+
+
 class Backoff(nn.Module):
-    """Token ids [B, L] to the log probabilities of what follows, [B, L, V].
+    """Token ids [B, L] to what was `Counted` of their contexts.
 
     Before a start from counts has filled the tables all tokens are equally likely. Of a
     list that is longer than `READ` the rest counts as not seen.
@@ -48,21 +81,72 @@ class Backoff(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: Int[Array, "b l"], segments: Int[Array, "b l"]
-    ) -> Float[Array, "b l v"]:
+    ) -> Counted:
         c = self.config
         apart = segments if c.mask_documents else None
-        p = jax.lax.stop_gradient(Pairs(c.vocab, name="order2")())[tokens]
-        rows = jnp.arange(tokens.shape[0])[:, None, None]
-        places = jnp.arange(tokens.shape[1])[None, :, None]
-        for order in range(3, c.backoff_order + 1):
+        chance = jax.lax.stop_gradient(Pairs(c.vocab, name="order2")())
+        rest, entries, shares, known = jnp.ones(tokens.shape), [], [], []
+        for order in range(c.backoff_order, 2, -1):
             lists = Lists(c.backoff_pairs, name=f"order{order}")()
-            found, token, share = read(
-                lists, ngram_hash(tokens, order - 1, apart), order
-            )
+            hashes = ngram_hash(tokens, order - 1, apart)
+            found, entry, share = read(lists, hashes, order)
             share = jnp.where(found, share, 0.0)
-            p = p * (1 - share.sum(-1, keepdims=True))
-            p = p.at[rows, places, token].add(share)
-        return jnp.log(jnp.maximum(p, LEAST))
+            entries.append(entry)
+            shares.append(rest[..., None] * share)
+            known.append(share.sum(-1))
+            rest = rest * (1 - known[-1])
+        join = lambda arrays: jnp.concatenate(arrays, -1)
+        each = jnp.stack(known, -1)
+        return Counted(chance, tokens, join(entries), join(shares), rest, each)
+
+
+class Blend(nn.Module):
+    """The logit of the network's share, [B, L]; 0, a half, before it has learned."""
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "b l d"], known: Float[Array, "b l orders"]
+    ) -> Float[Array, "b l"]:
+        zeros = nn.initializers.zeros
+        w = self.param("w", zeros, (features.shape[-1], 1))
+        own = self.param("known", zeros, known.shape[-1:])
+        bias = self.param("b", zeros, ())
+        seen = jnp.einsum("bld,do->bl", features, w.astype(features.dtype))
+        return seen.astype(jnp.float32) + jnp.einsum("blo,o->bl", known, own) + bias
+
+
+def mixed_losses(
+    losses: Losses,
+    counted: Counted,
+    gate: Float[Array, "b l"],
+    targets: Int[Array, "b l"],
+) -> Losses:
+    """Cross entropy of the mixture, from the network's own; 0 where ignored."""
+    said = jnp.log(jnp.maximum(counted.at(targets), LEAST))
+    network, counts = jax.nn.log_sigmoid(gate), jax.nn.log_sigmoid(-gate)
+    mixed = -jnp.logaddexp(network - losses, counts + said)
+    return jnp.where(targets == IGNORED, 0.0, mixed)
+
+
+def mixed_logits(
+    logits: Float[Array, "b l v"], counted: Counted, gate: Float[Array, "b l"]
+) -> Float[Array, "b l v"]:
+    """Log probabilities of the mixture."""
+    said = jnp.log(jnp.maximum(counted.all(), LEAST))
+    gate = gate[..., None]
+    own = jax.nn.log_sigmoid(gate) + jax.nn.log_softmax(logits)
+    return jnp.logaddexp(own, jax.nn.log_sigmoid(-gate) + said)
+
+
+def mixed_stats(stats: Stats, log_p: Float[Array, "b l v"]) -> Stats:
+    """By-products of the mixture's log probabilities; readings without gradient."""
+    log_p = jax.lax.stop_gradient(log_p)
+    p = jnp.exp(log_p)
+    return stats._replace(
+        logsumexp=jax.nn.logsumexp(log_p, -1),
+        entropy=-(p * log_p).sum(-1),
+        collision=(p * p).sum(-1),
+    )
 
 
 class Pairs(nn.Module):

@@ -52,7 +52,7 @@ Rows = Float[Array, "n d"]
 Vector = Float[Array, " d"]
 
 
-class Counted(NamedTuple):
+class Read(NamedTuple):
     """A text that was counted.
 
     text:    windows [chunks, R, L]; one chunk is in work at a time.
@@ -63,23 +63,23 @@ class Counted(NamedTuple):
     backoff: Tables | None = None
 
 
-def closed_form(config: ModelConfig, params: Params, counted: Counted) -> Params:
+def closed_form(config: ModelConfig, params: Params, read: Read) -> Params:
     """`params` with embedding, head and n-gram tables read off a text.
 
     Args:
       config: of the model: an untied head, a vocabulary of at most `LARGEST`.
       params: fresh ones; all that is not named here stays.
-      counted: the text, and what was counted before.
+      read: the text, and what was counted of it before.
     """
-    text = counted.text
+    text = read.text
     counts = bigram_counts(text, config.vocab)
     table, head = bigram_model(config, params["final_norm"], counts)
     new = {**params, "embed": {"table": table}, "head": {"w": head.T}}
     if config.memory_rows:
         rows = ngram_rows(config, new, counts, text)
         new["memory"] = {NAMES[order]: {"table": r} for order, r in rows.items()}
-    if config.backoff_order:  # it knows what the head would say
-        new |= {"head": params["head"], "backoff": counted.backoff}
+    if config.backoff_order:
+        new["backoff"] = read.backoff
     return jax.tree.map(lambda x, like: x.astype(like.dtype), new, params)
 
 
@@ -101,12 +101,12 @@ def bigram_model(config: ModelConfig, norm: Any, counts: Square) -> tuple[Matrix
       counts: of `bigram_counts`.
     """
     layer = Norm(config.norm, config.bias)
-    read = lambda table: layer.apply({"params": norm}, table)
+    normed = lambda table: layer.apply({"params": norm}, table)
     share = counts / counts.sum()
 
     def loss(pair: tuple[Matrix, ...]) -> Float[Array, ""]:
         table, head = pair
-        z = capped(read(table) @ head.T, config.softcap)
+        z = capped(normed(table) @ head.T, config.softcap)
         log_sum = jax.nn.logsumexp(z, axis=1)
         return (share.sum(1) * log_sum).sum() - (share * z).sum()
 

@@ -14,15 +14,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from uets_jax.config import ModelConfig
-from uets_jax.models.backoff import Backoff
-from uets_jax.models.frozen import scan_above
-from uets_jax.models.head import (
-    Logits,
-    capped,
-    head_losses,
-    raw_logits,
-    with_prior,
+from uets_jax.models.backoff import (
+    Backoff,
+    Blend,
+    Counted,
+    mixed_logits,
+    mixed_losses,
+    mixed_stats,
 )
+from uets_jax.models.frozen import scan_above
+from uets_jax.models.head import Logits, capped, head_losses, raw_logits
 from uets_jax.models.layers import MLP, Attention, Dropout, Norm, kernel_init, tap
 from uets_jax.models.memory import NGramTables
 from uets_jax.models.moe import Experts, Routing
@@ -61,13 +62,15 @@ class Output(NamedTuple):
 
     features: what the output head reads.
     head:     the output matrix.
-    prior:    log probabilities that are added to the logits, of a back-off model.
+    counted:  what a back-off model says, if there is one.
+    gate:     logit of the network's share beside it.
     routing:  of each layer, with experts.
     """
 
     features: Float[Array, "b l d"]
     head: Float[Array, "d v"]
-    prior: Float[Array, "b l v"] | None
+    counted: Counted | None
+    gate: Float[Array, "b l"] | None
     routing: Routing | None
 
 
@@ -101,10 +104,11 @@ class Transformer(nn.Module):
         (x, _), routing = run(self, (x, first_values), is_first, segments)
         features = Norm(c.norm, c.bias, name="final_norm")(x)
         head = table.T if c.tied else Head(c, name="head")()
-        prior = None
+        counted = gate = None
         if c.backoff_order:
-            prior = Backoff(c, name="backoff")(tokens, segments)
-        return Output(features, head, prior, routing)
+            counted = Backoff(c, name="backoff")(tokens, segments)
+            gate = Blend(name="blend")(features, counted.known)
+        return Output(features, head, counted, gate, routing)
 
 
 class Table(nn.Module):
@@ -194,11 +198,16 @@ def make_model(config: ModelConfig) -> Model:
 
     def losses(out: Output, targets: Array) -> tuple[Float[Array, "b l"], Stats]:
         cap, chunks = config.softcap, config.head_chunks
-        each, stats = head_losses(
-            out.features, out.head, targets, cap, chunks, out.prior
-        )
+        each, stats = head_losses(out.features, out.head, targets, cap, chunks)
+        if out.counted is not None:
+            each = mixed_losses(each, out.counted, out.gate, targets)
+            stats = mixed_stats(stats, chances(out))  # left out where nobody reads it
         routed = out.routing is not None
         return each, _routed(config, stats, out.routing) if routed else stats
+
+    def chances(out: Output) -> Logits:
+        z = capped(raw_logits(out.features, out.head), config.softcap)
+        return z if out.counted is None else mixed_logits(z, out.counted, out.gate)
 
     def forward(
         params: Params, batch: Batch, key: Key[Array, ""] | None = None
@@ -211,8 +220,7 @@ def make_model(config: ModelConfig) -> Model:
     ) -> Logits:
         segments = jnp.zeros_like(tokens)
         out = apply(module, params, key, tokens, segments)
-        z = capped(raw_logits(out.features, out.head), config.softcap)
-        return with_prior(z, out.prior)
+        return chances(out)
 
     def inspect(
         params: Params, batch: Batch, gates: Gates | None = None

@@ -19,7 +19,7 @@ from uets_jax.errors import UserError
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.work import Cost, Costs
 from uets_jax.models.backoff import backoff_tables, operations
-from uets_jax.models.closed_form import LARGEST, Counted, closed_form
+from uets_jax.models.closed_form import LARGEST, Read, closed_form
 from uets_jax.step import Program
 from uets_jax.train.assets import FITTED
 from uets_jax.train.mesh import Start
@@ -53,7 +53,7 @@ def start_of(model: ModelConfig) -> Start:
     return functools.partial(closed_form, model)
 
 
-def counted(config: ExperimentConfig, windows: Windows, assets: Any) -> Counted:
+def counted(config: ExperimentConfig, windows: Windows, assets: Any) -> Read:
     """All that a start from counts reads of a run's text.
 
     Args:
@@ -63,7 +63,7 @@ def counted(config: ExperimentConfig, windows: Windows, assets: Any) -> Counted:
     """
     text = chosen_text(config, assets, counted_text(windows, config.train.steps))
     tables = backoff_tables(config.model, text) if config.model.backoff_order else None
-    return Counted(text, tables)
+    return Read(text, tables)
 
 
 def counted_text(windows: Windows, steps: int) -> Batch:
@@ -120,7 +120,7 @@ def start_costs(
     params = jax.eval_shape(program.init, jax.random.key(0))
 
     def begin(params: Params, assets: Any, text: Batch) -> Params:
-        read = Counted(chosen_text(config, assets, text), params.get("backoff"))
+        read = Read(chosen_text(config, assets, text), params.get("backoff"))
         return start_of(config.model)(params, read)
 
     traced = jax.make_jaxpr(begin)(params, assets, text)
