@@ -114,7 +114,7 @@ def compile_init(program: Program, mesh: Mesh, start: Start | None = None):
     """
 
     def init(hypers: Hypers, seed: Any, counted: Any = None) -> TrainState:
-        own = None if start is None else functools.partial(start, counted=counted)
+        own = None if start is None else lambda params: start(params, counted)
         return init_state(program, hypers, seed, own)
 
     return jax.jit(init, out_shardings=_placed(program, mesh))
