@@ -16,6 +16,7 @@ from uets_jax.flags import flag_types, value_at
 
 METHODS = {
     "averaged_weights",
+    "backoff",
     "curriculum",
     "experts",
     "frozen_blocks",
