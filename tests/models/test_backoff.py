@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from uets_jax.build import build, hypers
+from uets_jax.measure.flops import parameters
 from uets_jax.models import backoff
 from uets_jax.models.backoff import backoff_tables
 from uets_jax.models.presets import model_config
@@ -156,6 +157,10 @@ def test_the_gate_opens_to_whoever_is_right(model, params, text):
     )
     slope = jax.grad(lambda b: loss(b)[0].sum())(jnp.float32(0))
     assert slope > 0
+
+
+def test_its_numbers_are_counted(params):
+    assert sum(x.size for x in jax.tree.leaves(params)) == parameters(CONFIG)
 
 
 def test_before_counts_every_token_is_equally_likely(model, text):

@@ -31,7 +31,7 @@ from uets_jax.config import ModelConfig
 from uets_jax.models.memory import ngram_hash
 from uets_jax.types import IGNORED, Batch, Stats
 
-READ = {3: 128, 4: 64, 5: 32}  # tokens of a list that are read, by order
+READ = {3: 64, 4: 32, 5: 16}  # tokens of a list that are read, by order
 PASSES = 32  # of counting over the n-grams of an order, the hash's operations included
 LEAST = 1e-9  # of a probability
 
