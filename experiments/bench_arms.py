@@ -26,8 +26,7 @@ ROWS = 262144
 PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "memories": {},  # of the optimizer: searched, see `axes`
     "start": {"train": {"start": "counts"}},
-    "rows": {"model": {"memory_rows": ROWS}},
-    "read_only": {"model": {"memory_trained": False}},  # the rows
+    "rows": {"model": {"memory_rows": ROWS, "memory_trained": False}},
     "backoff": {"model": {"backoff_order": 5}},
     "lengths": {"curriculum": {"lengths": "32:0.1,64:0.3"}},
     "select": {"select": {"method": "aql", "mode": "blind", "candidates": 4}},
@@ -35,8 +34,8 @@ PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "learned": {"optim": {"name": "learned"}},
 }
 IDEAS = ("lengths", "select", "growth", "learned")  # beside the monitor
-ORDER = ("memories", "start", "rows", "read_only", "backoff", *IDEAS)
-COUNTED = ("read_only", "backoff")  # need the start
+ORDER = ("memories", "start", "rows", "backoff", *IDEAS)
+COUNTED = ("rows", "backoff")  # need the start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +77,7 @@ def ladder(track: str, mode: str = "") -> list[Rung]:
         found.append(Rung(name, track, mode, "b2m", (*order[: place + 1],), before))
         before = name
     for part in order:
-        if part not in ("memories", "read_only"):
+        if part != "memories":
             alone = ("start", part) if part in COUNTED else (part,)
             found.append(Rung(f"b2m + {' + '.join(alone)}", track, mode, "b2m", alone))
     ideas = tuple(p for p in order if p in IDEAS)
