@@ -15,6 +15,7 @@ from uets_jax.config import ExperimentConfig
 from uets_jax.flags import flag_types, value_at
 
 METHODS = {
+    "auto_tuning",
     "averaged_weights",
     "backoff",
     "curriculum",

@@ -56,6 +56,7 @@ LEAST: dict[str, int] = {
     "select.knobs.staleness": 0,
     "select.knobs.ratio": 0,
     "select.knobs.floor": 0,
+    "train.tune_share": 0,
     "curriculum.start": 0,
     "curriculum.until": 0,
     "curriculum.candidates": 1,
@@ -95,6 +96,7 @@ AT_MOST_ONE = (
     "select.knobs.floor",
     "curriculum.start",
     "curriculum.until",
+    "train.tune_share",
     "growth.every",
     "growth.earliest",
 )

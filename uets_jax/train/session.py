@@ -31,6 +31,7 @@ from uets_jax.measure.baseline import read_baseline
 from uets_jax.measure.work import Cost, Costs
 from uets_jax.step import Program
 from uets_jax.train.assets import asset_costs, build_assets, inputs_sha256
+from uets_jax.train.combinations import check_tune
 from uets_jax.train.counting import (
     check_start,
     counted,
@@ -149,6 +150,7 @@ def open_session(
     """
     validate(config)
     check_lengths(config)
+    check_tune(config)
     if config.train.baseline:
         read_baseline(config.train.baseline)
     if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
