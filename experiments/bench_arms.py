@@ -19,22 +19,23 @@ from uets_jax.models.presets import from_dict
 from uets_jax.train.budget import steps_for
 
 BATCHES = (4, 8, 16, 32, 64)  # windows
-RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+RATIOS = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 ROWS = 262144
 
 # name of a part: what it changes, room by room
 PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "memories": {},  # of the optimizer: searched, see `axes`
     "start": {"train": {"start": "counts"}},
-    "rows": {"model": {"memory_rows": ROWS}},
-    "read_only": {"model": {"memory_trained": False}},  # the rows
+    "rows": {"model": {"memory_rows": ROWS, "memory_trained": False}},
+    "backoff": {"model": {"backoff_order": 5}},
     "lengths": {"curriculum": {"lengths": "32:0.1,64:0.3"}},
     "select": {"select": {"method": "aql", "mode": "blind", "candidates": 4}},
     "growth": {"growth": {"method": "fixed", "plan": "depth=2:0.5"}},
     "learned": {"optim": {"name": "learned"}},
 }
 IDEAS = ("lengths", "select", "growth", "learned")  # beside the monitor
-ORDER = ("memories", "start", "rows", "read_only", *IDEAS)
+ORDER = ("memories", "start", "rows", "backoff", *IDEAS)
+COUNTED = ("rows", "backoff")  # need the start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +76,10 @@ def ladder(track: str, mode: str = "") -> list[Rung]:
         name = "uets" if last else f"+ {part}"
         found.append(Rung(name, track, mode, "b2m", (*order[: place + 1],), before))
         before = name
-    alone = [p for p in order if p not in ("memories", "read_only")]
-    found += [Rung(f"b2m + {p}", track, mode, "b2m", (p,)) for p in alone]
+    for part in order:
+        if part != "memories":
+            alone = ("start", part) if part in COUNTED else (part,)
+            found.append(Rung(f"b2m + {' + '.join(alone)}", track, mode, "b2m", alone))
     ideas = tuple(p for p in order if p in IDEAS)
     found.append(Rung("uets_core", track, mode, "b2", ("memories", *ideas)))
     return found
@@ -86,7 +89,7 @@ def axes(rung: Rung) -> tuple[Axis, ...]:
     """What is searched for a rung, most sensitive first; it starts at its recipe."""
     found = [
         Axis("learning_rate", arms.MUON_RATES, 3),
-        Axis("adam_ratio", RATIOS, 5 if rung.base == "b2m" else 3),
+        Axis("adam_ratio", RATIOS, 7 if rung.base == "b2m" else 5),
         Axis("batch", BATCHES, 3 if rung.base == "b2m" else 1, closed=True),
     ]
     if "memories" in rung.parts:

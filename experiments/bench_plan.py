@@ -19,12 +19,13 @@ from experiments import arms, search
 from experiments.bench_arms import Rung, axes, configure, ladder
 from experiments.runner import Job, Measure, Results
 from uets_jax.config import ExperimentConfig
+from uets_jax.errors import UserError
 
 TRIALS = 12
 TUNED = 0.25  # in units: within twice of where most rungs reach T2
 EVAL_TOKENS = 100_000  # of valid-A, in a trial
 BUDGETS = (0.125, 0.25, 0.5)
-LEAST, MOST = 1 / 32, 1.0
+LEAST, MOST = 1 / 64, 1.0
 AT_UNIT = ("uets", "uets_core")  # rungs that get a run at U in any case
 MODES = {"clean": ("",), "mixture": ("target", "blind")}
 
@@ -131,6 +132,8 @@ class Ladder:
         low = min(planned)
         while low > LEAST and (here := reach(low)) and here < t1:
             low /= 2
+            if not self.pays(rung, settings, low):
+                break
             yield from self.seeds(rung, settings, low)
         high = max(planned)
         while high < MOST and (here := reach(high)) and here > t2:
@@ -146,6 +149,14 @@ class Ladder:
             name = f"final/{rung.key}_u{budget:g}_{_words(settings)}_s{seed}"
             labels = _labels(rung, "final", settings, budget, seed)
             yield Job(name, config, labels, self.measure)
+
+    def pays(self, rung: Rung, settings: Mapping[str, Any], budget: float) -> bool:
+        """Whether a budget leaves something to train after the statistics."""
+        try:
+            self._config(rung, settings, budget, 1, "b")
+        except UserError:
+            return False
+        return True
 
     def mean(
         self, rung: Rung, settings: Mapping[str, Any], budget: float, results: Results

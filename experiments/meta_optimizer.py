@@ -3,7 +3,7 @@
     python -m experiments.meta_optimizer --meta-train --minutes 30 --ship
     python -m experiments.meta_optimizer --compare --workers 2
     python -m experiments.meta_optimizer --compare --only overhead
-    python -m experiments.meta_optimizer --ablation --minutes 5 --workers 2
+    python -m experiments.meta_optimizer --ablation --workers 2
     python -m experiments.meta_optimizer --small --minutes 3
 
 Budgets of meta-training: 30, 60 or 120 minutes on two cores, longer where there is a

@@ -1,9 +1,10 @@
 """What each part of the learned optimizer is worth: short meta-trainings, then runs.
 
-Every arm gets as much time (`--minutes`, compilation and checks included) on the same
-few families, in the stages of its variant; its weights train the language model
-`narrow` at equal steps, with the tuned rate, ratio and decay of the rule that they
-depart from and the memories that they were learned with: a gate multiplies those.
+Every arm gets as many updates (`--updates`) on the same few families, in the stages of
+its variant: in equal time one arm would compile while another learns. Its weights train
+the language model `narrow` at equal steps, with the tuned rate, ratio and decay of the
+rule that they depart from and the memories that they were learned with: a gate
+multiplies those.
 """
 
 import argparse
@@ -38,26 +39,23 @@ ARMS = (
     ("no_recurrence", 0),
     ("no_muon", 0),
     ("no_augmentation", 0),
-    ("bias", 0),
-    ("schedule", 0),
-    ("all_weights", 0),
     ("gate", 1),
     ("gate", 2),
+    ("bias", 0),
 )
-FAMILIES = ("quadratic-8x16", "mlp-32-relu", "gpt-24x2x32/words", "gpt-16x1x32/")
+UPDATES = 24  # about five minutes of two cores, half of them to compile
+FAMILIES = ("quadratic-8x16", "mlp-32-relu", "gpt-16x1x32/")
 TASK = TASKS[0]
 SEEDS = 3
 PLAIN = ", default memories"  # of a rule by hand, as a gate departs from it
 NOTE = (
-    "Meta-trainings of equal time on the same few families, then the task `narrow` "
+    "Meta-trainings of equal updates on the same few families, then the task `narrow` "
     "at AdamW's steps with the rate, ratio and decay of the nominal rule (Muon, for "
     "no_muon AdamW) as tuned, b1, b2 and momentum as meta-training had them. "
     "difference_nominal: of bits per byte to that rule with the same settings, paired "
     "over seeds, below 0 is better, with a t-interval; difference_tuned: to it with "
     "all that was tuned. kept_stages: that beat their start on held-out families; "
-    "gain: their sum, see optimizer.meta_cost. bias: constants "
-    "by role. schedule: those, and how they change over the run. "
-    "all_weights: the recurrent part is learned, too."
+    "gain: their sum, see optimizer.meta_cost. bias: constants by role alone."
 )
 Record = Mapping[str, Any]
 
@@ -66,47 +64,49 @@ def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
     """Meta-trains what is not there yet, runs the task, writes the table.
 
     Args:
-      given: of the command line; a worker has a core, and so more minutes.
+      given: of the command line.
       words: of it, for workers.
       said: the command, for the record.
     """
-    folder, minutes = given.runs / "ablation", given.minutes
+    folder, updates = given.runs / "ablation", given.updates or UPDATES
     settings = tuned(given.out)
     for arm, _ in ARMS:
         validate(run_config(given.stores, arm, nominal_of(arm), settings, 1, "default"))
     if given.worker >= 0:
         pin(given.worker)
-        minutes *= given.workers
     elif given.workers > 1:
         serve(given.workers, "experiments.meta_optimizer", words)
     for arm, seed in ARMS:
-        learn(arm, seed, minutes, given.data_dir, folder)
+        learn(arm, seed, updates, given.data_dir, folder)
     if given.worker >= 0:
         return
     found = run_queue(functools.partial(plan, given.stores, folder, settings), folder)
     made = rows(list(found.values()), costs(folder))
-    about = {"minutes": given.minutes, "families": list(FAMILIES)}
+    about = {"updates": updates, "families": list(FAMILIES)}
     print(write_record("optimizer.ablation", made, said, about, NOTE, given.out))
 
 
-def learn(arm: str, seed: int, minutes: float, data: Path, folder: Path) -> None:
+def learn(arm: str, seed: int, updates: int, data: Path, folder: Path) -> None:
     """A short meta-training, unless it is there or another worker has it."""
     path = folder / arm / f"seed-{seed}" / "cost.json"
     with claimed(path.with_suffix(".lock")) as mine:
         if not mine or path.exists():
             return
-        config = MetaConfig(minutes=minutes, validate=1 << 20)
+        config = MetaConfig(updates=updates, validate=1 << 20)
         made = meta_gate.trained(arm, VARIANTS[arm], seed, config, data, folder, few)
         write_json(path, {"rows": made.rows})
 
 
 def few(read: meta_gate.Texts) -> Tasks:
-    """The families that are quick to compile and to run; a text of its own chooses."""
-    *_, last = read.coded
+    """The families that are quick to compile and to run, of texts those as bytes; a
+    text of its own chooses.
+    """
+    *_, last = read.plain
     tasks = read.tasks()
-    source = texts({last: read.coded[last]}, meta_gate.CODED_VOCAB)
+    quick = lambda name: name.startswith(FAMILIES) and not name.endswith("-bpe")
+    source = texts({last: read.plain[last]}, meta_gate.VOCAB)
     return Tasks(
-        tuple(f for f in tasks.train if f.name.startswith(FAMILIES)),
+        tuple(f for f in tasks.train if quick(f.name)),
         (tasks.valid[0], gpt(source, 16, 1, 32, 32, 100)),
     )
 

@@ -1,11 +1,12 @@
 """Tables from records: writes what `results/*.json` hold into Markdown pages.
 
-    python -m experiments.tables            # rewrites README.md
+    python -m experiments.tables            # rewrites README.md and the method cards
     python -m experiments.tables --check    # exit code 1 and a line per stale table
 
-A page has a place for each table; columns are optional, and all of them by default:
+A page has a place for each table; columns and rows are optional, and all of them by
+default. Rows are named by what they show in one column:
 
-    <!-- results:foundation.loop_overhead columns=arm,steps -->
+    <!-- results:foundation.loop_overhead columns=arm,steps rows="arm=nano|tiny" -->
     <!-- /results -->
 """
 
@@ -19,23 +20,33 @@ from typing import Any
 from experiments.records import RESULTS, read_record
 from uets_jax.errors import EXIT_BAD_INPUT, EXIT_OK, UserError, nearest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+CARDS = ROOT / "uets_jax" / "cards"
 EXIT_STALE = 1
 ABSENT = "-"
 
-_OPENING = re.compile(r"<!-- results:(?P<table>\S+)(?: columns=(?P<columns>\S+))? -->")
+_OPENING = re.compile(
+    r"<!-- results:(?P<table>\S+)(?: columns=(?P<columns>\S+))?"
+    r'(?: rows="(?P<key>[^="]+)=(?P<values>[^"]+)")? -->'
+)
 _PLACE = re.compile(
     rf"(?P<opening>{_OPENING.pattern})\n(?P<body>.*?)(?P<closing><!-- /results -->)",
     re.DOTALL,
 )
 
 
+def pages() -> list[Path]:
+    """The README and the method cards."""
+    return [README, *sorted(CARDS.glob("*.md"))]
+
+
 def filled(page: str, results: Path = RESULTS) -> str:
     """The page with every table as its record says.
 
     Raises:
-      UserError: for a place without an end, a record that is missing or broken, or a
-        column that no row has.
+      UserError: for a place without an end, a record that is missing or broken, a
+        column that no row has, or a row that isn't there.
     """
     _check_places(page)
     fill = lambda m: f"{m['opening']}\n{_table(m, results)}{m['closing']}"
@@ -49,18 +60,25 @@ def stale(page: str, results: Path = RESULTS) -> list[str]:
     return [m["table"] for m in places if m["body"] != _table(m, results)]
 
 
-def markdown(record: dict[str, Any], columns: Sequence[str] = ()) -> str:
+def markdown(
+    record: dict[str, Any],
+    columns: Sequence[str] = (),
+    key: str = "",
+    values: Sequence[str] = (),
+) -> str:
     """The rows as a Markdown table, and a line on how they were measured.
 
     Args:
       record: as `experiments.records` writes it.
       columns: keys of the rows, in the order to show; empty: all, as they first occur.
+      key, values: the rows to show are those whose cell of `key` is one of `values`;
+        empty: all.
 
     Raises:
-      UserError: for a column that no row has.
+      UserError: for a column that no row has, or a value that no cell of `key` has.
     """
-    rows = record["rows"]
-    known = list(dict.fromkeys(key for row in rows for key in row))
+    rows = _chosen(record, key, values) if key else record["rows"]
+    known = list(dict.fromkeys(key for row in record["rows"] for key in row))
     for column in columns:
         if column not in known:
             hint = nearest(column, known)
@@ -91,6 +109,18 @@ def cell(column: str, value: Any) -> str:
     return _short(f"{value:.4g}")
 
 
+def _chosen(
+    record: dict[str, Any], key: str, values: Sequence[str]
+) -> list[dict[str, Any]]:
+    cells = [cell(key, row.get(key)) for row in record["rows"]]
+    for value in values:
+        if value not in cells:
+            hint = nearest(value, cells)
+            raise UserError(f"{record['table']}: no row with {key}={value}: {hint}")
+    rows = zip(record["rows"], cells, strict=True)
+    return [row for row, text in rows if text in values]
+
+
 def _short(number: str) -> str:
     """`1.200e+12` as `1.2e12`."""
     mantissa, e, exponent = number.partition("e")
@@ -110,7 +140,9 @@ def _origin(record: dict[str, Any]) -> str:
 
 def _table(place: re.Match[str], results: Path) -> str:
     columns = place["columns"].split(",") if place["columns"] else ()
-    return markdown(read_record(place["table"], results), columns)
+    values = place["values"].split("|") if place["values"] else ()
+    record = read_record(place["table"], results)
+    return markdown(record, columns, place["key"] or "", values)
 
 
 def _check_places(page: str) -> None:
@@ -127,21 +159,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 a table is stale, 2 bad input."""
     parser = argparse.ArgumentParser(prog="python -m experiments.tables")
     parser.add_argument("--check", action="store_true", help="write nothing; tell")
-    parser.add_argument("--page", type=Path, default=README)
+    parser.add_argument("--page", type=Path, nargs="+", default=pages())
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
-    try:
-        page = options.page.read_text("utf-8")
-        if options.check:
-            old = stale(page, options.results)
-            for table in old:
-                print(f"{options.page}: {table} is stale; run {parser.prog}")
-            return EXIT_STALE if old else EXIT_OK
-        options.page.write_text(filled(page, options.results), "utf-8")
-    except (UserError, OSError) as error:
-        print(f"tables: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return EXIT_OK
+    code = EXIT_OK
+    for path in options.page:
+        try:
+            page = path.read_text("utf-8")
+            if not options.check:
+                path.write_text(filled(page, options.results), "utf-8")
+                continue
+            for table in stale(page, options.results):
+                print(f"{path}: {table} is stale; run {parser.prog}")
+                code = EXIT_STALE
+        except (UserError, OSError) as error:
+            print(f"tables: error: {path}: {error}", file=sys.stderr)
+            return EXIT_BAD_INPUT
+    return code
 
 
 if __name__ == "__main__":

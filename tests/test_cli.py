@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from uets_jax import cli, recipes
-from uets_jax.config import ExperimentConfig, to_json
+from uets_jax import cli
+from uets_jax.config import ExperimentConfig, nested, to_json
 from uets_jax.errors import NonFiniteLossError, StoppedError, UserError
 from uets_jax.models.presets import from_dict
 
@@ -244,10 +244,10 @@ def test_flags_recipe_and_python_agree_and_print_config_round_trips(
     assert cli.main(["train", *argv, "--print-config"]) == 0
     first = capsys.readouterr().out
 
-    nested = recipes.nested(values)
-    (elsewhere / "nested.json").write_text(json.dumps(nested))
+    tree = nested(values)
+    (elsewhere / "nested.json").write_text(json.dumps(tree))
     assert cli.main(["train", "--recipe", "nested.json", "--print-config"]) == 0
-    assert capsys.readouterr().out == first == to_json(from_dict(nested))
+    assert capsys.readouterr().out == first == to_json(from_dict(tree))
 
     (elsewhere / "first.json").write_text(first)
     assert cli.main(["train", "--recipe", "first.json", "--print-config"]) == 0

@@ -26,14 +26,8 @@ def leaves(config, prefix=()):
             yield path, hints[field.name], value
 
 
-def nested(path, value):
-    for name in reversed(path):
-        value = {name: value}
-    return value
-
-
 def changed(path: str, value) -> ExperimentConfig:
-    return replace_from_dict(DEFAULT, nested(path.split("."), value))
+    return replace_from_dict(DEFAULT, c.nested({path: value}))
 
 
 LEAVES = {".".join(path): (hint, value) for path, hint, value in leaves(DEFAULT)}
@@ -59,7 +53,7 @@ changes = st.fixed_dictionaries(
 def with_changes(flat):
     config = DEFAULT
     for path, value in flat.items():
-        config = replace_from_dict(config, nested(path.split("."), value))
+        config = replace_from_dict(config, c.nested({path: value}))
     return config
 
 
@@ -149,3 +143,9 @@ def test_replacing_leaves_the_base_alone():
 def test_windows_are_as_long_as_the_context_unless_told():
     assert c.window_length(DEFAULT) == DEFAULT.model.context
     assert c.window_length(changed("data.length", 9)) == 9
+
+
+def test_paths_become_nested_dicts():
+    flat = {"name": "x", "train.steps": 1, "train.mesh.data": 2}
+    tree = {"name": "x", "train": {"steps": 1, "mesh": {"data": 2}}}
+    assert c.nested(flat) == tree

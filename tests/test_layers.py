@@ -65,6 +65,7 @@ UNSAFE_KEYWORDS = {"allow_pickle", "shell", "trust_remote_code"}
 # tests of something else than one module
 CROSS_CUTTING = {
     "test_aql_end_to_end",
+    "test_cards",
     "test_contract",
     "test_distributed",
     "test_end_to_end",

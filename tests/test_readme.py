@@ -1,4 +1,4 @@
-"""The README: its code runs, its commands parse, its paths exist, its tables hold."""
+"""README and method cards: code runs, commands parse, paths exist, tables hold."""
 
 import contextlib
 import importlib
@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tables import stale
+from experiments.tables import ROOT, pages, stale
 from uets_jax import cli, flags
 from uets_jax.config import ExperimentConfig, to_json
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {p.relative_to(ROOT).as_posix(): p.read_text("utf-8") for p in pages()}
+README = PAGES["README.md"]
 LIMIT = 120  # seconds of one block on a loaded machine
+LONGEST, LARGEST = 420, 35_000  # of the README: lines and bytes
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -141,31 +142,56 @@ def missing(paths: list[str], root: Path) -> list[str]:
     return [path for path in paths if not there(path)]
 
 
-COMMANDS = commands(README)
-UETS = [argv for words in COMMANDS if (argv := uets_argv(words)) is not None]
+def uets_lines(page: str) -> list[list[str]]:
+    """What the commands of a page give to `uets`."""
+    found = (uets_argv(words) for words in commands(page))
+    return [argv for argv in found if argv is not None]
+
+
+PYTHON = [(name, code) for name, p in PAGES.items() for code in blocks(p, "python")]
+COMMANDS = [words for page in PAGES.values() for words in commands(page)]
 SCRIPTS = [w[1:] for w in COMMANDS if w[1:2] == ["-m"] and "experiments" in w[2]]
 
 
-@pytest.mark.parametrize("code", blocks(README, "python"))
-def test_the_python_of_the_readme_runs(tmp_path, code):
+@pytest.mark.parametrize(("name", "code"), PYTHON, ids=[name for name, _ in PYTHON])
+def test_the_python_of_a_page_runs(tmp_path, name, code):
     done = run_python(code, tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, f"{name}: {done.stderr}"
 
 
-def test_the_commands_of_the_readme_parse(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", PAGES)
+def test_the_commands_of_a_page_parse(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    for argv in UETS:
+    for argv in uets_lines(PAGES[name]):
         check_uets(argv)
-    assert {argv[0] for argv in UETS} == set(cli.COMMANDS)
+
+
+def test_the_readme_shows_every_command():
+    assert {argv[0] for argv in uets_lines(README)} == set(cli.COMMANDS)
+
+
+def test_the_readme_is_short_and_links_every_card():
+    assert len(README.splitlines()) <= LONGEST
+    assert len(README.encode()) <= LARGEST
+    for name in PAGES.keys() - {"README.md"}:
+        assert f"]({name})" in README
+
+
+def test_what_the_readme_says_of_the_methods_has_no_figure():
+    """What a method brings is told by the tables of its card."""
+    said = README.partition("\n### The methods\n")[2].partition("\n## ")[0]
+    assert said
+    assert not re.findall(r"(?<![\w.])\d[\d.,]*", re.sub(r"`[^`]*`", "", said))
 
 
 @pytest.mark.parametrize("words", SCRIPTS, ids=" ".join)
-def test_the_scripts_of_the_readme_have_these_flags(capsys, words):
+def test_the_scripts_of_the_pages_have_these_flags(capsys, words):
     check_module(words, capsys)
 
 
-def test_the_links_of_the_readme_lead_somewhere():
-    assert not [*dead_links(README, ROOT)]
+@pytest.mark.parametrize("name", PAGES)
+def test_the_links_of_a_page_lead_somewhere(name):
+    assert not [*dead_links(PAGES[name], (ROOT / name).parent)]
 
 
 def test_the_map_of_the_readme_names_what_exists():
@@ -174,8 +200,9 @@ def test_the_map_of_the_readme_names_what_exists():
     assert not missing(paths, ROOT)
 
 
-def test_the_tables_of_the_readme_are_those_of_the_records():
-    assert not stale(README)
+@pytest.mark.parametrize("name", PAGES)
+def test_the_tables_of_a_page_are_those_of_the_records(name):
+    assert not stale(PAGES[name])
 
 
 # The checkers themselves, on a small page
@@ -215,7 +242,7 @@ tests/   not there/
 
 def test_the_checkers_find_the_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = [argv for words in commands(PAGE) if (argv := uets_argv(words))]
+    found = uets_lines(PAGE)
     assert found == [
         ["train", "--recipe", "tiny", "--out", "runs/a"],
         ["train", "--resume", "runs/a"],

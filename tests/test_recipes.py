@@ -108,12 +108,6 @@ def test_nothing_given_is_the_default_config():
     assert recipes.configure({}) == ExperimentConfig()
 
 
-def test_paths_become_nested_dicts():
-    flat = {"name": "x", "train.steps": 1, "train.mesh.data": 2}
-    nested = {"name": "x", "train": {"steps": 1, "mesh": {"data": 2}}}
-    assert recipes.nested(flat) == nested
-
-
 def test_single_fields_win_over_preset_and_size_over_recipe(elsewhere):
     recipe = {
         "model": {"depth": 9, "softcap": 3.0, "dtype": "bfloat16", "remat": True},

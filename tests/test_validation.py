@@ -7,8 +7,7 @@ import typing
 
 import pytest
 
-from uets_jax import recipes
-from uets_jax.config import ExperimentConfig, replace_from_dict
+from uets_jax.config import ExperimentConfig, nested, replace_from_dict
 from uets_jax.errors import UserError
 from uets_jax.validation import validate
 
@@ -27,7 +26,7 @@ def numbers(kind, prefix: str = "") -> dict[str, type]:
 
 
 def changed(path: str, value) -> ExperimentConfig:
-    return replace_from_dict(DEFAULT, recipes.nested({path: value}))
+    return replace_from_dict(DEFAULT, nested({path: value}))
 
 
 NUMBERS = numbers(ExperimentConfig)
@@ -39,6 +38,7 @@ def test_validate_returns_its_argument():
 
 
 LEAST = {
+    256: "model.backoff_pairs",
     2: "model.memory_order",
     1: "model.active_experts "
     "model.context model.depth model.width model.heads model.kv_heads "
@@ -48,7 +48,7 @@ LEAST = {
     "train.mesh.tensor select.candidates select.run select.buffer "
     "curriculum.candidates growth.probe_steps optim.gate_every optim.soap_every",
     0: "model.experts model.capacity model.balance "
-    "model.vocab model.softcap model.memory_rows model.frozen "
+    "model.vocab model.softcap model.memory_rows model.frozen model.backoff_order "
     "data.length optim.learning_rate "
     "optim.weight_decay optim.warmup optim.decay optim.floor optim.clip optim.eps "
     "optim.adam_ratio optim.rest_ratio optim.soap_max_dim optim.average "
@@ -57,7 +57,8 @@ LEAST = {
     "train.mesh.data select.knobs.temperature select.knobs.final_temperature "
     "select.knobs.anneal select.knobs.novelty select.knobs.staleness "
     "select.knobs.ratio select.knobs.floor select.knobs.copied "
-    "curriculum.start curriculum.until growth.rewarm growth.every growth.earliest "
+    "train.tune_share curriculum.start curriculum.until growth.rewarm growth.every "
+    "growth.earliest "
     "growth.slope growth.cost growth.look_every",
     -100: "select.knobs.natural select.knobs.progress select.knobs.uncertainty",
 }
@@ -91,6 +92,7 @@ def test_numbers_have_bounds(path, low):
         "select.knobs.copied",
         "curriculum.start",
         "curriculum.until",
+        "train.tune_share",
         "growth.every",
         "growth.earliest",
     ],
@@ -199,3 +201,17 @@ def test_there_are_tables_for_bigrams_and_trigrams_only():
     validate(changed("model.memory_order", 3))
     with pytest.raises(UserError, match=r"model\.memory_order: must be 2 or 3, got 4"):
         validate(changed("model.memory_order", 4))
+
+
+def test_a_back_off_model_needs_counts_and_a_power_of_two():
+    counted = {"train": {"start": "counts"}, "model": {"backoff_order": 5}}
+    validate(replace_from_dict(DEFAULT, counted))
+    for own, match in (
+        ({"backoff_order": 2}, "backoff_order: must be 0 or 3 to 5, got 2"),
+        ({"backoff_order": 6}, "backoff_order: must be 0 or 3 to 5, got 6"),
+        ({"backoff_order": 3, "backoff_pairs": 1000}, "backoff_pairs: .* power of two"),
+    ):
+        with pytest.raises(UserError, match=match):
+            validate(replace_from_dict(DEFAULT, {**counted, "model": own}))
+    with pytest.raises(UserError, match=r"backoff_order: 5, .* train\.start counts"):
+        validate(changed("model.backoff_order", 5))

@@ -128,9 +128,11 @@ def _trained(
     model: ModelConfig, tx: optax.GradientTransformation
 ) -> optax.GradientTransformation:
     """The rule for what is trained; the rest has no state, and a gradient of 0."""
-    if model.memory_trained:
+    still = [("counted",)] if model.backoff_order else []
+    still += [] if model.memory_trained else [("bucket",)]
+    if not still:
         return tx
-    return optax.masked(tx, functools.partial(map_axes, lambda a: a[:1] != ("bucket",)))
+    return optax.masked(tx, functools.partial(map_axes, lambda a: a[:1] not in still))
 
 
 def hypers(config: ExperimentConfig) -> Hypers:

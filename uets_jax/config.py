@@ -81,6 +81,11 @@ class ModelConfig:
     memory_trained: bool = True
     """False: the tables stay as a start from counts fills them, without gradient,
     optimizer state and weight decay."""
+    backoff_order: int = 0
+    """Tokens of the longest n-grams, 3 to 5, of a back-off model beside the network: a
+    start from counts fills it, a gate is learned (models/backoff.py); 0: none."""
+    backoff_pairs: int = 1 << 21
+    """N-grams of three tokens and more that it keeps, of each order; the rarest go."""
     experts: int = 0
     """MLPs of each block, among which every token is routed; 0: one for all."""
     active_experts: int = 1
@@ -352,6 +357,12 @@ class TrainConfig:
     start: Literal["random", "counts"] = "random"
     """counts: embedding, head and n-gram tables begin in closed form, with what counts
     of the training text say (see models/closed_form.py); charged as statistics."""
+    tune: str = ""
+    """Settings that the run finds by itself before its first step, by short rehearsals
+    that are charged as probes (see train/tuning.py), such as
+    "optim.learning_rate=0.01,0.02,0.04; select.knobs.novelty=5,10". Empty: none."""
+    tune_share: float = 0.1
+    """Steps of all rehearsals as a share of `steps`."""
     eval_every: int = 100
     """Steps between validations; 0: only at the end."""
     eval_tokens: int = 100_000
@@ -456,6 +467,18 @@ def replace_from_dict(base: Any, values: Any, where: str = "") -> Any:
         else:
             changes[key] = _checked(value, hints[key], path)
     return dataclasses.replace(base, **changes)
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Values by dotted path as nested dicts."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, leaf = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
 
 
 def _checked(value: Any, hint: Any, path: str) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from uets_jax.config import FREE_ON_RESUME, ExperimentConfig
+from uets_jax.config import FREE_ON_RESUME, ExperimentConfig, nested
 from uets_jax.errors import UserError, nearest
 from uets_jax.flags import spelled, value_at
 from uets_jax.models.presets import from_dict, read_config
@@ -60,18 +60,6 @@ def read_recipe(name: str) -> ExperimentConfig:
     if hint.startswith("did you mean"):
         hint = f"{hint} There are {listed}"
     raise UserError(f"--recipe: no recipe {name!r}: {hint}; or give a .json file")
-
-
-def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """Values by dotted path as nested dicts."""
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, leaf = path.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
 
 
 def run_dir(text: str) -> Path:

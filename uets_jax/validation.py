@@ -21,6 +21,8 @@ LEAST: dict[str, int] = {
     "model.head_chunks": 1,
     "model.memory_rows": 0,
     "model.memory_order": 2,
+    "model.backoff_order": 0,
+    "model.backoff_pairs": 256,
     "model.experts": 0,
     "model.active_experts": 1,
     "model.capacity": 0,
@@ -54,6 +56,7 @@ LEAST: dict[str, int] = {
     "select.knobs.staleness": 0,
     "select.knobs.ratio": 0,
     "select.knobs.floor": 0,
+    "train.tune_share": 0,
     "curriculum.start": 0,
     "curriculum.until": 0,
     "curriculum.candidates": 1,
@@ -93,6 +96,7 @@ AT_MOST_ONE = (
     "select.knobs.floor",
     "curriculum.start",
     "curriculum.until",
+    "train.tune_share",
     "growth.every",
     "growth.earliest",
 )
@@ -155,6 +159,15 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield (
             "model.memory_trained: no, so that the tables stay empty; give train.start "
             "counts, or train them"
+        )
+    if m.backoff_order and not 3 <= m.backoff_order <= 5:
+        yield f"model.backoff_order: must be 0 or 3 to 5, got {m.backoff_order}"
+    if m.backoff_pairs & (m.backoff_pairs - 1):
+        yield f"model.backoff_pairs: must be a power of two, got {m.backoff_pairs}"
+    if m.backoff_order and t.start != "counts":
+        yield (
+            f"model.backoff_order: {m.backoff_order}, but nothing is counted; give "
+            "train.start counts"
         )
     if m.experts == 1:
         yield "model.experts: 1 leaves nothing to route; give 0 (one MLP) or 2 or more"

@@ -58,9 +58,17 @@ def test_budgets_go_down_to_t1_and_up_to_t2(tmp_path):
         found, lambda labels: 1.9 if labels["budget_units"] < 0.1 else 1.8
     )
     budgets = {r["budget_units"] for r in results.values() if r["stage"] == "final"}
-    assert budgets == {1 / 32, 1 / 16, 0.125, 0.25, 0.5, 1.0}
+    assert budgets == {1 / 64, 1 / 32, 1 / 16, 0.125, 0.25, 0.5, 1.0}
     seeds = {r["seed"] for r in results.values() if r["stage"] == "final"}
     assert seeds == {1, 2, 3}
+
+
+def test_no_budget_is_below_the_statistics(tmp_path):
+    """2e10 of them: with a unit of 1e12, U/32 pays for them, U/64 does not."""
+    found = plan(tmp_path, names=("+ start",), unit=1e12)
+    results = carried_out(found, lambda labels: 1.5)
+    budgets = {r["budget_units"] for r in results.values() if r["stage"] == "final"}
+    assert min(budgets) == 1 / 32
 
 
 def test_every_search_has_as_many_trials_at_most(tmp_path):

@@ -3,7 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tables import cell, filled, main, markdown, stale
+from experiments.tables import (
+    CARDS,
+    README,
+    cell,
+    filled,
+    main,
+    markdown,
+    pages,
+    stale,
+)
 from uets_jax.errors import UserError
 
 RECORD = {
@@ -50,6 +59,13 @@ def test_chosen_columns_in_their_own_order():
     ]
 
 
+def test_chosen_rows_by_what_they_show():
+    table = markdown(RECORD, ["arm", "tokens"], "tokens", ["-"]).splitlines()
+    assert table[:4] == ["| arm | tokens |", "| --- | ---: |", "| c | - |", ""]
+    both = markdown(RECORD, (), "arm", ["c", "a\\|b"])
+    assert both == WHOLE
+
+
 @pytest.mark.parametrize(
     ("column", "value", "text"),
     [
@@ -90,6 +106,16 @@ def test_filling_is_stable_and_leaves_the_rest_alone(results):
     assert stale(page, results) == ["topic.small"] * 2
 
 
+def test_a_place_may_name_its_rows(results):
+    place = PLACE.format(' columns=arm,bits_per_byte rows="bits_per_byte=2.346|-"')
+    once = filled(place, results)
+    assert "| a\\|b | - |\n| c | 2.346 |" in once
+    once = filled(PLACE.format(' rows="arm=c"'), results)
+    assert "| c | - | - | 2.346 |" in once
+    assert "a\\|b" not in once
+    assert stale(once, results) == []
+
+
 def test_a_page_without_places_stays(results):
     assert filled("text", results) == "text"
 
@@ -103,6 +129,8 @@ def test_a_page_without_places_stays(results):
         (PLACE.format("") + "<!-- /results -->", "opening and closing"),
         ("<!-- results:a.b -->\n<!-- /results -->", "a.b.json"),
         (PLACE.format(" columns=arms"), "no column 'arms': did you mean 'arm'"),
+        (PLACE.format(' rows="arm=c|d"'), "topic.small: no row with arm=d"),
+        (PLACE.format(" rows=arm=c"), "opening and closing"),
     ],
 )
 def test_a_wrong_page_is_refused(results, page, complaint):
@@ -123,6 +151,24 @@ def test_the_command_checks_and_rewrites(tmp_path, results, capsys):
     assert WHOLE in page.read_text()
     assert main(["--check", *where]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_pages_are_the_readme_and_all_cards():
+    assert pages()[0] == README
+    assert set(pages()) == {README, *CARDS.iterdir()}
+
+
+def test_the_command_takes_several_pages(tmp_path, results, capsys):
+    paths = [tmp_path / "a.md", tmp_path / "b.md"]
+    for path in paths:
+        path.write_text(PLACE.format(""))
+    where = ["--page", *map(str, paths), "--results", str(results)]
+    assert main(["--check", *where]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in told] == [*map(str, paths)]
+    assert main(where) == 0
+    assert all(WHOLE in path.read_text() for path in paths)
+    assert main(["--check", *where]) == 0
 
 
 def test_the_command_refuses_in_one_line(tmp_path, results, capsys):

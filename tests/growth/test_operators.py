@@ -59,6 +59,7 @@ KINDS = {
     "gpt2": {},
     "grouped": {"heads": 4, "kv_heads": 2, "tied": True},
     "tables": {"memory_rows": 4, "activation": "swiglu"},
+    "backoff": {"backoff_order": 3, "backoff_pairs": 256},
     "routed": {"active_experts": 2},
 }
 OPS = {
@@ -87,6 +88,7 @@ CASES = {
     "grouped": ("split heads", "thrice", "other chain"),
     "tables": ("split units", "rows", "chain"),
     "routed": ("experts",),
+    "backoff": ("twice", "identity"),
 }
 PAIRS = [(kind, name) for kind, names in CASES.items() for name in names]
 MOMENTS = [

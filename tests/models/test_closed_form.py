@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uets_jax.models import closed_form as start
-from uets_jax.models.closed_form import closed_form
+from uets_jax.models.closed_form import Read, closed_form
 from uets_jax.models.memory import ngram_hash
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
@@ -42,7 +42,7 @@ def begun(text):
     """(forward, fresh parameters, parameters from counts) with tables."""
     model = make_model(CONFIG)
     params = model.init(jax.random.key(0))
-    make = jax.jit(lambda p, t: closed_form(CONFIG, p, t))
+    make = jax.jit(lambda p, t: closed_form(CONFIG, p, Read(t)))
     return jax.jit(model.forward), params, make(params, windows(text))
 
 
@@ -78,7 +78,7 @@ def test_bigrams_are_counted_as_a_loop_counts_them(text):
 def test_without_tables_the_untrained_model_is_the_bigram_model(text, key):
     """A width beyond the vocabulary can hold it; 3 % are left to 20 steps of Adam."""
     model = make_model(PLAIN)
-    params = jax.jit(lambda p, t: closed_form(PLAIN, p, t))(
+    params = jax.jit(lambda p, t: closed_form(PLAIN, p, Read(t)))(
         model.init(key), windows(text)
     )
     found, best = nats(jax.jit(model.forward), params, text), entropy(text, 1)
@@ -199,7 +199,9 @@ def test_padding_and_masked_documents_are_left_out(key):
     targets = np.where(np.arange(2)[:, None] == 0, np.roll(tokens, -1, 2), IGNORED)
     apart = np.tile(np.arange(LENGTH) // 8, (1, 2, 1)).astype(np.int32)
     fresh = make_model(config).init(key)
-    rows = lambda batch: closed_form(config, fresh, batch)["memory"]["bigram"]["table"]
+    rows = lambda batch: closed_form(config, fresh, Read(batch))["memory"]["bigram"][
+        "table"
+    ]
     one = Batch(tokens, targets.astype(np.int32), tokens[..., 0], apart)
     row, documents = jnp.asarray(tokens[0, :1]), jnp.asarray(apart[0, :1])
     start_of_document = ngram_hash(row, 2, documents)[0, 8] % ROWS

@@ -12,7 +12,12 @@ ALL = {
     "growth": {"method": "trigger", "plan": "depth=2:0.3,depth=6:0.6"},
     "optim": {"name": "learned", "learning_rate": 0.01},
     "train": {"start": "counts"},
-    "model": {"depth": 1, "memory_rows": 64, "memory_trained": False},
+    "model": {
+        "depth": 1,
+        "memory_rows": 64,
+        "memory_trained": False,
+        "backoff_order": 3,
+    },
 }
 
 
@@ -32,6 +37,7 @@ def test_the_plain_run_has_no_method_and_the_last_size():
     assert base.optim.learning_rate == 0.01
     assert base.model.memory_rows == 64
     assert base.model.memory_trained
+    assert base.model.backoff_order == 0
     assert validate(base) == base == plain(base)
 
 

@@ -317,7 +317,8 @@ def _width(
         return Move(path)
     times, n = op.size // before.width, before.width
     reads = path[-2] in ("query", "key", "value", "up", "gate", "router")
-    halved = path[-2:] == ("head", "w") or (before.tied and "final_norm" in path)
+    outputs = (("head", "w"), ("blend", "w"))
+    halved = path[-2:] in outputs or (before.tied and "final_norm" in path)
     scale = 1 / times if reads or halved else 1.0
     signs = [0] * times
     if reads:

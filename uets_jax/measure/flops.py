@@ -43,6 +43,9 @@ def parameters(m: ModelConfig) -> int:
     tables = m.vocab * m.width * (1 if m.tied else 2)
     tables += m.context * m.width if m.position == "learned" else 0
     tables += m.memory_rows * m.width * (m.memory_order - 1)
+    if longer := max(0, m.backoff_order - 2):
+        tables += m.vocab**2 + longer * (4 * m.backoff_pairs + 1)
+        tables += m.width + longer + 1  # the gate
     return tables + m.depth * block + norm
 
 

@@ -40,6 +40,9 @@ _AXES: dict[tuple[str, str], Axes] = {
     ("key_norm", "scale"): ("dim",),
     ("attention", "value_mix"): (),
     ("head", "w"): ("width", "vocab"),
+    ("blend", "w"): ("width", "share"),
+    ("blend", "known"): ("order",),
+    ("blend", "b"): (),
 }
 _EACH_EXPERT = ("up", "gate", "down")  # below `experts`: one of each per expert
 _NORMS = ("attention_norm", "mlp_norm", "final_norm")
@@ -58,6 +61,8 @@ def axes_of(path: tuple[Hashable, ...], rank: int) -> Axes:
     where = names(path)
     parent, name = ("", "", *where)[-2:]
     axes = ("width",) if parent in _NORMS else _AXES.get((parent, name))
+    if "backoff" in where:
+        axes = ("counted",) * rank
     if axes is not None and "experts" in where and parent in _EACH_EXPERT:
         axes = ("expert", *axes)
     if axes is not None and "blocks" in where:
@@ -100,7 +105,7 @@ def role(axes: Axes) -> str:
     """embedding, hidden, head or vector: what a learned rule tells apart."""
     if axes[-1:] == ("vocab",):
         return "head"
-    if axes[:1] in (("vocab",), ("position",), ("bucket",)):
+    if axes[:1] in (("vocab",), ("position",), ("bucket",), ("counted",)):
         return "embedding"
     return "vector" if hidden_matrix(axes) is None else "hidden"
 

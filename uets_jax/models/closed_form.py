@@ -32,6 +32,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from uets_jax.config import ModelConfig
+from uets_jax.models.backoff import Tables
 from uets_jax.models.head import capped
 from uets_jax.models.layers import Norm
 from uets_jax.models.memory import NAMES, table_rows
@@ -51,20 +52,34 @@ Rows = Float[Array, "n d"]
 Vector = Float[Array, " d"]
 
 
-def closed_form(config: ModelConfig, params: Params, text: Batch) -> Params:
+class Read(NamedTuple):
+    """A text that was counted.
+
+    text:    windows [chunks, R, L]; one chunk is in work at a time.
+    backoff: tables of a back-off model, where the model has one.
+    """
+
+    text: Batch
+    backoff: Tables | None = None
+
+
+def closed_form(config: ModelConfig, params: Params, read: Read) -> Params:
     """`params` with embedding, head and n-gram tables read off a text.
 
     Args:
       config: of the model: an untied head, a vocabulary of at most `LARGEST`.
       params: fresh ones; all that is not named here stays.
-      text: windows [chunks, R, L]; one chunk is in work at a time.
+      read: the text, and what was counted of it before.
     """
+    text = read.text
     counts = bigram_counts(text, config.vocab)
     table, head = bigram_model(config, params["final_norm"], counts)
     new = {**params, "embed": {"table": table}, "head": {"w": head.T}}
     if config.memory_rows:
         rows = ngram_rows(config, new, counts, text)
         new["memory"] = {NAMES[order]: {"table": r} for order, r in rows.items()}
+    if config.backoff_order:
+        new["backoff"] = read.backoff
     return jax.tree.map(lambda x, like: x.astype(like.dtype), new, params)
 
 
@@ -86,12 +101,12 @@ def bigram_model(config: ModelConfig, norm: Any, counts: Square) -> tuple[Matrix
       counts: of `bigram_counts`.
     """
     layer = Norm(config.norm, config.bias)
-    read = lambda table: layer.apply({"params": norm}, table)
+    normed = lambda table: layer.apply({"params": norm}, table)
     share = counts / counts.sum()
 
     def loss(pair: tuple[Matrix, ...]) -> Float[Array, ""]:
         table, head = pair
-        z = capped(read(table) @ head.T, config.softcap)
+        z = capped(normed(table) @ head.T, config.softcap)
         log_sum = jax.nn.logsumexp(z, axis=1)
         return (share.sum(1) * log_sum).sum() - (share * z).sum()
 

@@ -39,8 +39,8 @@ def ngram_hash(
         if owner is not None:
             same = owner[:, start : start + tokens.shape[1]] == segments
             token = jnp.where(same, token, 0)
-        mixed ^= token * jnp.uint32(_FACTORS[back])
-        mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(_FACTORS[back - 1])
+        mixed ^= token * jnp.uint32(_FACTORS[back % 3])
+        mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(_FACTORS[(back - 1) % 3])
     return mixed ^ (mixed >> 13)
 
 

@@ -14,6 +14,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from uets_jax.config import ModelConfig
+from uets_jax.models.backoff import (
+    Backoff,
+    Blend,
+    Counted,
+    mixed_logits,
+    mixed_losses,
+    mixed_stats,
+)
 from uets_jax.models.frozen import scan_above
 from uets_jax.models.head import Logits, capped, head_losses, raw_logits
 from uets_jax.models.layers import MLP, Attention, Dropout, Norm, kernel_init, tap
@@ -49,11 +57,27 @@ class Block(nn.Module):
         return (x, first_values), routing
 
 
-class Transformer(nn.Module):
-    """Token ids [B, L] to (features [B, L, D], output matrix [D, V], routing or None).
+class Output(NamedTuple):
+    """What a model computes before its losses.
 
-    Routing is there with experts, of each layer. With frozen blocks it can be applied
-    to parameters, but not initialised.
+    features: what the output head reads.
+    head:     the output matrix.
+    counted:  what a back-off model says, if there is one.
+    gate:     logit of the network's share beside it.
+    routing:  of each layer, with experts.
+    """
+
+    features: Float[Array, "b l d"]
+    head: Float[Array, "d v"]
+    counted: Counted | None
+    gate: Float[Array, "b l"] | None
+    routing: Routing | None
+
+
+class Transformer(nn.Module):
+    """Token ids [B, L] to an `Output`.
+
+    With frozen blocks it can be applied to parameters, but not initialised.
     """
 
     config: ModelConfig
@@ -61,7 +85,7 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(
         self, tokens: Int[Array, "b l"], segments: Int[Array, "b l"]
-    ) -> tuple[Float[Array, "b l d"], Float[Array, "d v"], Routing | None]:
+    ) -> Output:
         c = self.config
         table = Table((c.vocab, c.width), name="embed")()
         x = table[tokens].astype(c.dtype)
@@ -80,7 +104,11 @@ class Transformer(nn.Module):
         (x, _), routing = run(self, (x, first_values), is_first, segments)
         features = Norm(c.norm, c.bias, name="final_norm")(x)
         head = table.T if c.tied else Head(c, name="head")()
-        return features, head, routing
+        counted = gate = None
+        if c.backoff_order:
+            counted = Backoff(c, name="backoff")(tokens, segments)
+            gate = Blend(name="blend")(features, counted.known)
+        return Output(features, head, counted, gate, routing)
 
 
 class Table(nn.Module):
@@ -168,11 +196,18 @@ def make_model(config: ModelConfig) -> Model:
         rngs = None if key is None else {"dropout": key}
         return module.apply({"params": params}, tokens, segments, rngs=rngs)
 
-    def losses(out: Any, targets: Array) -> tuple[Float[Array, "b l"], Stats]:
-        features, head, routing = out
+    def losses(out: Output, targets: Array) -> tuple[Float[Array, "b l"], Stats]:
         cap, chunks = config.softcap, config.head_chunks
-        each, stats = head_losses(features, head, targets, cap, chunks)
-        return each, stats if routing is None else _routed(config, stats, routing)
+        each, stats = head_losses(out.features, out.head, targets, cap, chunks)
+        if out.counted is not None:
+            each = mixed_losses(each, out.counted, out.gate, targets)
+            stats = mixed_stats(stats, chances(out))  # left out where nobody reads it
+        routed = out.routing is not None
+        return each, _routed(config, stats, out.routing) if routed else stats
+
+    def chances(out: Output) -> Logits:
+        z = capped(raw_logits(out.features, out.head), config.softcap)
+        return z if out.counted is None else mixed_logits(z, out.counted, out.gate)
 
     def forward(
         params: Params, batch: Batch, key: Key[Array, ""] | None = None
@@ -184,8 +219,8 @@ def make_model(config: ModelConfig) -> Model:
         params: Params, tokens: Int[Array, "b l"], key: Key[Array, ""] | None = None
     ) -> Logits:
         segments = jnp.zeros_like(tokens)
-        features, head, _ = apply(module, params, key, tokens, segments)
-        return capped(raw_logits(features, head), config.softcap)
+        out = apply(module, params, key, tokens, segments)
+        return chances(out)
 
     def inspect(
         params: Params, batch: Batch, gates: Gates | None = None

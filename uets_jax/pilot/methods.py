@@ -10,6 +10,7 @@ from uets_jax.slots.fill import architecture
 from uets_jax.validation import WITH_ADAM
 
 ROWS = 65536  # of each n-gram table of a start from counts
+COUNTED = ("memory_rows", "memory_trained", "backoff_order")  # which a start fills
 ONE_LAYER = "depth=2:0.5"  # the plan of growth where there is nothing to begin below
 
 
@@ -39,6 +40,7 @@ def plain(given: ExperimentConfig) -> ExperimentConfig:
         frozen=given.model.frozen,
         memory_rows=given.model.memory_rows,
         memory_trained=True,
+        backoff_order=0,
     )
     optim = given.optim
     if optim.name == "learned":
@@ -73,8 +75,7 @@ def _selected(config: ExperimentConfig, given: ExperimentConfig) -> ExperimentCo
 def _grown(config: ExperimentConfig, given: ExperimentConfig) -> ExperimentConfig:
     """From one layer to those of the model, doubled at fixed shares of the steps."""
     if given.growth.method != "none":
-        memory = ("memory_rows", "memory_trained")
-        kept = {name: getattr(config.model, name) for name in memory}
+        kept = {name: getattr(config.model, name) for name in COUNTED}
         model = dataclasses.replace(given.model, **kept)
         return dataclasses.replace(config, model=model, growth=given.growth)
     rooms = architecture("grow", config, None).rooms
@@ -106,10 +107,11 @@ def _learned(config: ExperimentConfig, given: ExperimentConfig) -> ExperimentCon
 def _counted(config: ExperimentConfig, given: ExperimentConfig) -> ExperimentConfig:
     """As the config has it, or with tables that stay as they were counted."""
     train = dataclasses.replace(config.train, start="counts")
-    rows, trained = given.model.memory_rows, given.model.memory_trained
+    tables = {name: getattr(given.model, name) for name in COUNTED}
     if given.train.start != "counts":
-        rows, trained = rows or ROWS, False
-    model = dataclasses.replace(config.model, memory_rows=rows, memory_trained=trained)
+        tables["memory_rows"] = tables["memory_rows"] or ROWS
+        tables["memory_trained"] = False
+    model = dataclasses.replace(config.model, **tables)
     return dataclasses.replace(config, model=model, train=train)
 
 

@@ -32,6 +32,7 @@ QUIET: dict[str, Any] = {
     "samples": 0,
     "log_every": 1 << 20,
     "target": 0.0,
+    "tune": "",
     "baseline": "",
     "trackers": "",
 }

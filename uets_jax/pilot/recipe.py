@@ -5,11 +5,10 @@ import shlex
 from collections.abc import Collection
 from typing import Any
 
-from uets_jax.config import ExperimentConfig
+from uets_jax.config import ExperimentConfig, nested
 from uets_jax.flags import flag_types, spelled, value_at
 from uets_jax.models.presets import from_dict
 from uets_jax.pilot.methods import combined
-from uets_jax.recipes import nested
 from uets_jax.train.budget import steps_for
 from uets_jax.validation import validate
 

@@ -153,6 +153,12 @@ def total_costs(
         found = run_costs(part, program, valid_tokens, checks(config, first, last))
         for name, cost in found.items():
             total[name] = total.get(name, Cost()) + cost
+    if config.train.tune:  # rehearsals; what is counted before them is not known here
+        steps_alone = (c for n, c in total.items() if n not in ("evaluation", "probe"))
+        all_steps = sum(steps_alone, Cost())
+        share = config.train.tune_share
+        parts = (round(share * x) for x in dataclasses.astuple(all_steps))
+        total["probe"] = total.get("probe", Cost()) + Cost(*parts)
     return total
 
 

@@ -17,8 +17,9 @@ from uets_jax.config import (
 from uets_jax.data.windows import Windows, cut, window_count
 from uets_jax.errors import UserError
 from uets_jax.measure.jaxpr import count
-from uets_jax.measure.work import Costs
-from uets_jax.models.closed_form import LARGEST, closed_form
+from uets_jax.measure.work import Cost, Costs
+from uets_jax.models.backoff import backoff_tables, operations
+from uets_jax.models.closed_form import LARGEST, Read, closed_form
 from uets_jax.step import Program
 from uets_jax.train.assets import FITTED
 from uets_jax.train.mesh import Start
@@ -48,8 +49,21 @@ def check_start(config: ExperimentConfig, overrides: Mapping[str, Any] | None) -
 
 @functools.lru_cache(maxsize=16)
 def start_of(model: ModelConfig) -> Start:
-    """(params, text) -> params; the same function for equal models."""
+    """(params, counted) -> params; the same function for equal models."""
     return functools.partial(closed_form, model)
+
+
+def counted(config: ExperimentConfig, windows: Windows, assets: Any) -> Read:
+    """All that a start from counts reads of a run's text.
+
+    Args:
+      config: of the run.
+      windows: of the training text.
+      assets: of the run; with a selection it says which windows are worth it.
+    """
+    text = chosen_text(config, assets, counted_text(windows, config.train.steps))
+    tables = backoff_tables(config.model, text) if config.model.backoff_order else None
+    return Read(text, tables)
 
 
 def counted_text(windows: Windows, steps: int) -> Batch:
@@ -99,13 +113,19 @@ def _worth(select: SelectConfig) -> Any:
 
 
 def start_costs(
-    config: ExperimentConfig, program: Program, assets: Any, text: Batch
+    config: ExperimentConfig, program: Program, assets: Any, windows: Windows
 ) -> Costs:
     """What the start from counts takes, all of it "statistics"."""
+    text = counted_text(windows, config.train.steps)
+    params = jax.eval_shape(program.init, jax.random.key(0))
 
     def begin(params: Params, assets: Any, text: Batch) -> Params:
-        return start_of(config.model)(params, chosen_text(config, assets, text))
+        read = Read(chosen_text(config, assets, text), params.get("backoff"))
+        return start_of(config.model)(params, read)
 
-    params = jax.eval_shape(program.init, jax.random.key(0))
     traced = jax.make_jaxpr(begin)(params, assets, text)
-    return count(traced, "statistics").total()
+    costs = count(traced, "statistics").total()
+    if config.model.backoff_order:
+        own = Cost(elementwise=operations(config.model, text.targets.size))
+        costs["statistics"] = costs["statistics"] + own
+    return costs

@@ -4,6 +4,7 @@ Per step: take a batch, dispatch the step, read the metrics of the step before. 
 steps: validate, save. A signal saves and stops.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,13 +30,15 @@ from uets_jax.train.growing import (
 from uets_jax.train.mesh import put_batch
 from uets_jax.train.monitor import BadStepError, abort, log, read, validate
 from uets_jax.train.phase import Stopwatch, close, profiled
+from uets_jax.train.processes import is_main
 from uets_jax.train.rollback import roll_back
 from uets_jax.train.run import Pending, Run, save
 from uets_jax.train.sameness import check_allow
-from uets_jax.train.session import open_session
+from uets_jax.train.session import Session, open_session
 from uets_jax.train.start import already_finished, begin, tell
 from uets_jax.train.stopping import cool_if_due, next_check
 from uets_jax.train.summary import finish
+from uets_jax.train.tuning import store, tune
 from uets_jax.types import Batch, TrainState
 
 
@@ -79,11 +82,22 @@ def train(
         raise UserError(f"{out}: holds a run; use --resume {out} or another --out")
     session = open_session(config, overrides)
     with held(out):
+        if config.train.tune and not resume:
+            session = _tuned(session, out, ledger)
         run = begin(session, out, resume, ledger, sorted(overrides or {}), allow)
         if resume and (summary := already_finished(run)):
             return Result(run.session.config, run.state, summary)
         run.profile = profile
         return _train(run)
+
+
+def _tuned(session: Session, out: Path, ledger: Ledger) -> Session:
+    """The session with the settings that rehearsals have chosen; charged in `begin`."""
+    ledger.switch("tuning")
+    told = lambda line: print(line, file=sys.stderr) if is_main() else None
+    found = tune(session.config, session.overrides, told)
+    store(found, out)
+    return open_session(found.config, session.overrides)
 
 
 def _train(run: Run) -> Result:

@@ -107,14 +107,14 @@ def _placed(program: Program, mesh: Mesh) -> TrainState:
 
 @functools.lru_cache(maxsize=64)
 def compile_init(program: Program, mesh: Mesh, start: Start | None = None):
-    """Jits `(hypers, seed, text=None) -> state`, each leaf made where it belongs.
+    """Jits `(hypers, seed, counted=None) -> state`, each leaf made where it belongs.
 
     Args:
-      start: (fresh params, text) -> params that the run begins with.
+      start: (fresh params, counted) -> params that the run begins with.
     """
 
-    def init(hypers: Hypers, seed: Any, text: Any = None) -> TrainState:
-        own = None if start is None else functools.partial(start, text=text)
+    def init(hypers: Hypers, seed: Any, counted: Any = None) -> TrainState:
+        own = None if start is None else lambda params: start(params, counted)
         return init_state(program, hypers, seed, own)
 
     return jax.jit(init, out_shardings=_placed(program, mesh))

@@ -31,10 +31,10 @@ from uets_jax.measure.baseline import read_baseline
 from uets_jax.measure.work import Cost, Costs
 from uets_jax.step import Program
 from uets_jax.train.assets import asset_costs, build_assets, inputs_sha256
+from uets_jax.train.combinations import check_tune
 from uets_jax.train.counting import (
     check_start,
-    chosen_text,
-    counted_text,
+    counted,
     start_costs,
     start_of,
 )
@@ -124,15 +124,13 @@ class Session:
         if self.config.train.start == "random":
             return compile_init(self.program, self.mesh)(values, seed)
         init = compile_init(self.program, self.mesh, start_of(self.config.model))
-        text = counted_text(self.windows, self.config.train.steps)
-        return init(values, seed, chosen_text(self.config, self.assets, text))
+        return init(values, seed, counted(self.config, self.windows, self.assets))
 
     def counting_costs(self) -> Costs:
         """What `initial_state` takes."""
         if self.config.train.start == "random":
             return {}
-        text = counted_text(self.windows, self.config.train.steps)
-        return start_costs(self.config, self.program, self.assets, text)
+        return start_costs(self.config, self.program, self.assets, self.windows)
 
     def start_costs(self) -> Costs:
         """What has to be known before the first step, beside the weights of others."""
@@ -152,6 +150,7 @@ def open_session(
     """
     validate(config)
     check_lengths(config)
+    check_tune(config)
     if config.train.baseline:
         read_baseline(config.train.baseline)
     if config.model.attention == "cudnn" and jax.default_backend() != "gpu":

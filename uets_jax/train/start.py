@@ -33,6 +33,7 @@ from uets_jax.train.saver import Saver
 from uets_jax.train.session import Session
 from uets_jax.train.shapes import abstract_at, session_at
 from uets_jax.train.stopping import placed_hypers
+from uets_jax.train.tuning import stored
 from uets_jax.train.watchdog import Watchdog
 from uets_jax.types import TrainState
 
@@ -60,7 +61,7 @@ def begin(
       UserError: if `out` can't be written, or the run in it is another one.
     """
     ledger.switch("compile")
-    config, notes, changed = session.config, [], []
+    config, notes, changed, news = session.config, [], [], []
     state, record = None, {}
     check_alike(session, out, resume, overrides, allow)
     with told(out):
@@ -85,6 +86,10 @@ def begin(
     if state is None:
         state = session.initial_state()
         ledger.charge(session.start_costs())
+        if config.train.tune and (tuning := stored(out)) is not None:
+            said, cost = tuning
+            news.append(("tuned", f"tuned: {said}"))
+            ledger.charge({"probe": cost})
     else:
         ledger.carry(record["ledger"])
         values = session.place_hypers(placed_hypers(config, at))
@@ -112,7 +117,7 @@ def begin(
         described=(out / "config.json").exists() and not changed,
         phases=record.get("phases", []),
         peaks=record.get("peaks", {}),
-        news=[("resume", note) for note in notes] + [("allowed", c) for c in changed],
+        news=news + [("resume", n) for n in notes] + [("allowed", c) for c in changed],
     )
     run.monitor, said = open_monitor(session, overrides, out / "metrics.jsonl")
     run.news += said
