@@ -24,7 +24,7 @@ from experiments import arms, tracks
 from experiments.records import check_kept, write_record
 from experiments.runner import Job, Results, pin, run_queue, serve
 from experiments.script import check_queue, command, ended, queue_parser
-from uets_jax.config import ExperimentConfig
+from uets_jax.config import ExperimentConfig, to_dict
 from uets_jax.errors import EXIT_OK, UserError
 from uets_jax.models.presets import from_dict
 from uets_jax.pilot.gains import Gain, gains
@@ -88,35 +88,36 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     check_queue(given)
     if not given.minutes >= 0:
         raise UserError(f"--minutes: must not be negative, got {given.minutes}")
+    if given.worker >= 0:
+        pin(given.worker)
+        jobs = read_jobs(given.runs)
+        run_queue(lambda results: jobs, given.runs)
+        return EXIT_OK
     corpora = tuple(given.only or SOURCES)
     shares = tuple(given.share or SHARES)
-    if given.worker < 0:
-        wanted = {(c, m.name, s) for c in corpora for m in METHODS for s in shares}
-        check_kept(TABLE, KEYS, wanted, given.out)
-        prepare(corpora, given.data_dir, given.stores)
-    else:
-        pin(given.worker)
+    wanted = {(c, m.name, s) for c in corpora for m in METHODS for s in shares}
+    check_kept(TABLE, KEYS, wanted, given.out)
+    prepare(corpora, given.data_dir, given.stores)
     configs = {c: config(c, given.data_dir, given.stores) for c in corpora}
     unit = sized(given, configs) if given.minutes else given.unit
     made = plans(configs, unit, shares, given.seeds)
     jobs = [job for key, plan in made.items() for job in jobs_of(key, plan)]
-    if given.worker < 0 and given.workers > 1:
-        fixed = ["--minutes", "0", "--unit", repr(unit)]
-        serve(given.workers, "experiments.pilot", [*words, *fixed])
+    if given.workers > 1:
+        write_jobs(given.runs, jobs)
+        serve(given.workers, "experiments.pilot", words)
     results = run_queue(lambda results: jobs, given.runs)
-    if given.worker < 0:
-        about = {
-            "unit_flops": unit,
-            "shares": list(shares),
-            "parts": list(PARTS),
-            "seeds": given.seeds,
-            "width": WIDTH,
-            "depth": DEPTH,
-            "batch": BATCH,
-            "learning_rate": RATE,
-        }
-        said = command("pilot", words)
-        print(write_record(TABLE, rows(made, results), said, about, NOTE, given.out))
+    about = {
+        "unit_flops": unit,
+        "shares": list(shares),
+        "parts": list(PARTS),
+        "seeds": given.seeds,
+        "width": WIDTH,
+        "depth": DEPTH,
+        "batch": BATCH,
+        "learning_rate": RATE,
+    }
+    said = command("pilot", words)
+    print(write_record(TABLE, rows(made, results), said, about, NOTE, given.out))
     return EXIT_OK
 
 
@@ -238,6 +239,27 @@ def jobs_of(key: Key, plan: Plan) -> list[Job]:
             ),
         )
         for shot in plan.shots
+    ]
+
+
+def write_jobs(runs: Path, jobs: Sequence[Job]) -> None:
+    """For the workers: to plan takes minutes, and one process does it."""
+    rows = [
+        {"name": j.name, "config": to_dict(j.config), "labels": dict(j.labels)}
+        for j in jobs
+    ]
+    path = runs / "jobs.json"
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"jobs": rows})
+
+
+def read_jobs(runs: Path) -> list[Job]:
+    """What `write_jobs` wrote."""
+    rows = json.loads((runs / "jobs.json").read_text("utf-8"))["jobs"]
+    return [
+        Job(row["name"], from_dict(row["config"]), tuple(row["labels"].items()))
+        for row in rows
     ]
 
 

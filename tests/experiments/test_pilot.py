@@ -14,9 +14,11 @@ from experiments.pilot import (
     jobs_of,
     outcome,
     plans,
+    read_jobs,
     rows,
     sized,
     units_of_all,
+    write_jobs,
 )
 from experiments.records import write_record
 from uets_jax.errors import UserError
@@ -108,6 +110,12 @@ def test_every_run_is_a_job_of_its_own(tmp_path, free):
         "part": 0.25,
         "seed": 0,
     }
+
+
+def test_workers_read_the_jobs_that_were_planned(tmp_path, free):
+    jobs = [j for key, plan in made(tmp_path).items() for j in jobs_of(key, plan)]
+    write_jobs(tmp_path / "runs", jobs)
+    assert read_jobs(tmp_path / "runs") == jobs
 
 
 def test_a_pilot_that_was_right_agrees_and_one_that_was_not_does_not(tmp_path, free):
