@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from uets_jax.optim.rewarm import rewarm
 from uets_jax.optim.rules import rule
 from uets_jax.optim.schedules import schedule
 from uets_jax.step import SLOTS, Program, init_state
-from uets_jax.types import Hypers, TrainState
+from uets_jax.types import Hypers, Params, TrainState
 
 FUNCTIONS = ("init", "forward", "logits", "inspect", "tx", "schedule", "averaged")
 OVERRIDES = (*FUNCTIONS, *SLOTS)
@@ -96,7 +96,7 @@ def _build(
         "tx": _rule(optim),
         "schedule": schedule(optim.schedule, optim.decay, optim.floor),
         "select": how and selection(how, model, parts),
-        "rewarm": warm and rewarm(warm),
+        "rewarm": warm and rewarm(warm, _trained(model)),
         "guard": None if guarded is None else guard(guarded),
         "reports": gate_metrics,
         "held": functools.partial(held, model) if model.frozen else None,
@@ -109,7 +109,9 @@ def _build(
     fields |= own
     if optim.average:
         fields["tx"] = optax.chain(fields["tx"], average.average(optim.average))
-    fields["tx"] = optax.with_extra_args_support(_trained(model, fields["tx"]))
+    if (trained := _trained(model)) is not None:  # the rest: no state, a gradient of 0
+        fields["tx"] = optax.masked(fields["tx"], trained)
+    fields["tx"] = optax.with_extra_args_support(fields["tx"])
     noisy = getattr(model, "dropout", 0) > 0
     return Program(**fields, microbatches=microbatches, noisy=noisy)
 
@@ -124,15 +126,11 @@ def _rule(optim: OptimConfig) -> optax.GradientTransformationExtraArgs:
     return learned_rule(optim, **known, branch=branch)
 
 
-def _trained(
-    model: ModelConfig, tx: optax.GradientTransformation
-) -> optax.GradientTransformation:
-    """The rule for what is trained; the rest has no state, and a gradient of 0."""
+def _trained(model: ModelConfig) -> Callable[[Params], Any] | None:
+    """params -> whether each leaf is trained; None where all are."""
     still = [("counted",)] if model.backoff_order else []
     still += [] if model.memory_trained else [("bucket",)]
-    if not still:
-        return tx
-    return optax.masked(tx, functools.partial(map_axes, lambda a: a[:1] not in still))
+    return functools.partial(map_axes, lambda a: a[:1] not in still) if still else None
 
 
 def hypers(config: ExperimentConfig) -> Hypers:

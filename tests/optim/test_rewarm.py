@@ -2,6 +2,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from uets_jax.measure.jaxpr import count
 from uets_jax.optim.rewarm import OLD, rewarm, warm
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(())}
@@ -58,3 +59,19 @@ def test_a_bfloat16_update_stays_one():
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
     updates, _ = part.apply(state, half, jnp.zeros((), jnp.int32))
     assert updates["w"].dtype == jnp.bfloat16
+
+
+def test_what_is_not_trained_is_not_looked_at():
+    part = rewarm(4, lambda params: {"w": False, "b": True})
+    state = part.init(PARAMS)
+    young = {"w": (jnp.array([10, 10]), jnp.array([OLD] * 3)), "b": ()}
+    updates, _ = part.apply(state._replace(born=young), PARAMS, jnp.asarray(10))
+    chex.assert_trees_all_equal(updates, PARAMS)
+    costs = [
+        count(
+            jax.make_jaxpr(rewarm(4, t).apply)(state, PARAMS, jnp.asarray(10))
+        ).total()
+        for t in (None, lambda params: {"w": False, "b": True})
+    ]
+    every, one = (sum(c.total for c in cost.values()) for cost in costs)
+    assert one < every / 4

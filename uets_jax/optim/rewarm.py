@@ -4,6 +4,7 @@ When an entry was born is kept as one vector per axis of a leaf, so the state is
 entry (i, j, ...) was born at the latest of the steps that its axes say.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,12 +23,16 @@ class RewarmState(NamedTuple):
     born: Any
 
 
-def rewarm(steps: int) -> Component:
+def rewarm(steps: int, trained: Callable[[Params], Any] | None = None) -> Component:
     """`apply(state, updates, step) -> (updates, state)`: a linear warm-up over `steps`.
 
     The update of an entry born at step b is multiplied by min((step - b + 1) / steps,
     1), after whatever rule made it, so that no moment is touched; weight decay and
     learning rate are in the update and warm up with it.
+
+    Args:
+      steps: of the warm-up.
+      trained: params -> a tree of bools like them, False: not looked at; None: all are.
     """
 
     def init(params: Params) -> RewarmState:
@@ -37,12 +42,15 @@ def rewarm(steps: int) -> Component:
     def apply(
         state: RewarmState, updates: Params, step: Int[Array, ""]
     ) -> tuple[Params, RewarmState]:
-        def scale(update, born):
+        def scale(update, born, wanted=True):
+            if not wanted:
+                return update
             age = (step - _latest(born, update.ndim) + 1).astype(jnp.float32)
             share = jnp.clip(age / max(steps, 1), 0.0, 1.0)
             return update * share.astype(update.dtype)
 
-        return jax.tree.map(scale, updates, state.born), state
+        wanted = () if trained is None else (trained(updates),)
+        return jax.tree.map(scale, updates, state.born, *wanted), state
 
     return Component(init, apply)
 
