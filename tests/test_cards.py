@@ -23,6 +23,7 @@ METHODS = {
     "frozen_blocks",
     "growth",
     "growth_policy",
+    "learned_directions",
     "learned_optimizer",
     "ngram_tables",
     "pruning",
