@@ -6,10 +6,9 @@ recombinations. A made-up row that the judge rejects leaves the real one where i
 experiment's part, not a program's: it is given to `train` as an override.
 """
 
-import contextlib
 import functools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from uets_jax.config import CurriculumConfig, ExperimentConfig, config_hash, to_
 from uets_jax.errors import NonFiniteLossError
 from uets_jax.measure.scopes import branch
 from uets_jax.selection.synthesis import Bands, continuations, judge, recombinations
-from uets_jax.train.files import write_json
+from uets_jax.train.files import said_to, write_json
 from uets_jax.train.loop import train
 from uets_jax.types import IGNORED, Batch, Metrics, Moment, Stats
 
@@ -156,7 +155,7 @@ def run_one(job: Job, runs: Path) -> dict[str, Any]:
     own = overrides(labels["arm"], job.config)
     try:
         resume = (folder / "config.json").exists()
-        with _told_to(folder.with_suffix(".log")):
+        with said_to(folder.with_suffix(".log")):
             result = train(job.config, folder, resume=resume, overrides=own)
         record |= {key: result.summary.get(key) for key in KEPT}
         record |= job.measure(result) if job.measure else {}
@@ -166,11 +165,3 @@ def run_one(job: Job, runs: Path) -> dict[str, Any]:
     write_json(runs / f"{job.name}.json", record)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return record
-
-
-@contextlib.contextmanager
-def _told_to(log: Path) -> Iterator[None]:
-    """What the run says goes to a file."""
-    stream = log.open("a", encoding="utf-8")
-    with stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-        yield

@@ -27,7 +27,7 @@ from uets_jax.config import ExperimentConfig, config_hash, to_dict
 from uets_jax.errors import NonFiniteLossError, StoppedError, UserError
 from uets_jax.measure.flops import step_flops
 from uets_jax.report.units import duration
-from uets_jax.train.files import told, write_json
+from uets_jax.train.files import said_to, told, write_json
 from uets_jax.train.interrupts import Interrupts
 from uets_jax.train.loop import Result, train
 
@@ -204,7 +204,7 @@ def run_job(job: Job, runs: Path) -> dict[str, Any]:
     resume = (folder / "config.json").exists()
     record: dict[str, Any] = {"name": job.name, **dict(job.labels), "diverged": False}
     try:
-        with _told_to(runs / f"{job.name}.log"):
+        with said_to(runs / f"{job.name}.log"):
             result = train(job.config, folder, resume=resume)
         record |= {key: result.summary.get(key) for key in KEPT}
         record |= job.measure(result) if job.measure else {}
@@ -217,16 +217,6 @@ def run_job(job: Job, runs: Path) -> dict[str, Any]:
         write_json(path, record)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return record
-
-
-@contextlib.contextmanager
-def _told_to(log: Path) -> Iterator[None]:
-    """What the run says goes to a file: the queue has a line of its own for it."""
-    with told(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        stream = log.open("a", encoding="utf-8")
-    with stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-        yield
 
 
 class Pace:

@@ -210,6 +210,7 @@ def test_a_back_off_model_needs_counts_and_a_power_of_two():
         ({"backoff_order": 2}, "backoff_order: must be 0 or 3 to 5, got 2"),
         ({"backoff_order": 6}, "backoff_order: must be 0 or 3 to 5, got 6"),
         ({"backoff_order": 3, "backoff_pairs": 1000}, "backoff_pairs: .* power of two"),
+        ({"backoff_order": 3, "backoff_pairs": 1 << 25}, "power of two up to 2..24"),
     ):
         with pytest.raises(UserError, match=match):
             validate(replace_from_dict(DEFAULT, {**counted, "model": own}))

@@ -162,8 +162,11 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         )
     if m.backoff_order and not 3 <= m.backoff_order <= 5:
         yield f"model.backoff_order: must be 0 or 3 to 5, got {m.backoff_order}"
-    if m.backoff_pairs & (m.backoff_pairs - 1):
-        yield f"model.backoff_pairs: must be a power of two, got {m.backoff_pairs}"
+    if m.backoff_pairs & (m.backoff_pairs - 1) or m.backoff_pairs > 1 << 24:
+        yield (
+            "model.backoff_pairs: must be a power of two up to 2**24, got "
+            f"{m.backoff_pairs}"
+        )
     if m.backoff_order and t.start != "counts":
         yield (
             f"model.backoff_order: {m.backoff_order}, but nothing is counted; give "

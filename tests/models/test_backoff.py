@@ -201,6 +201,13 @@ def test_buckets_and_marks_tell_all_hashes_apart():
         np.testing.assert_array_equal(whole, hashes)
 
 
+def test_a_text_of_which_nothing_is_counted_leaves_all_tokens_equally_likely(text):
+    none = text._replace(targets=jnp.full_like(text.targets, IGNORED))
+    tables = backoff_tables(CONFIG, none)
+    np.testing.assert_allclose(tables["order2"]["chance"], 1 / V, rtol=1e-6)
+    assert not any(tables[f"order{k}"]["start"].any() for k in (3, 4, 5))
+
+
 def test_the_most_frequent_of_a_list_come_first(tables):
     lists = tables["order3"]
     start, share = (np.asarray(lists[name]) for name in ("start", "share"))

@@ -50,6 +50,7 @@ def test_a_config_takes_the_settings():
         ("optim.learning_rates=1,2", "learning_rate"),
         ("optim.learning_rate=fast,slow", "learning_rate: expected float"),
         ("optim.name=muon,moon", "'moon'"),
+        ("optim.learning_rate=0.01,-1", "optim.learning_rate: must be at least 0"),
         ("optim.b1=0.5", "1 combinations; give 2 to 64"),
         ("optim.b1=0.5,0.5", "1 combinations"),
     ],

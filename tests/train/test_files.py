@@ -1,9 +1,10 @@
 import math
+import sys
 
 import pytest
 
 from uets_jax.errors import UserError
-from uets_jax.train.files import held, told, write_json
+from uets_jax.train.files import held, said_to, told, write_json
 
 
 def test_json_replaces_the_old_file_in_one_piece(tmp_path):
@@ -44,3 +45,13 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Not a directory"):
         held(tmp_path / "file" / "run").__enter__()
+
+
+def test_what_is_printed_goes_to_the_file_after_what_stands_there(tmp_path, capsys):
+    log = tmp_path / "deep" / "log.txt"
+    for word in ("one", "two"):
+        with said_to(log):
+            print(word)
+            print(word, file=sys.stderr)
+    assert log.read_text() == "one\none\ntwo\ntwo\n"
+    assert capsys.readouterr() == ("", "")

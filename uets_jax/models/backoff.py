@@ -195,10 +195,9 @@ def bucket_of(hashes: Any, size: int) -> tuple[Any, Any]:
 
     Both are exact as float32: of 32 bits of the hash no more than 24 are the mark.
     """
-    bits = 32 - (size.bit_length() - 1)
-    return (hashes >> bits).astype("int32"), (hashes & ((1 << bits) - 1)).astype(
-        "int32"
-    )
+    bits = 33 - size.bit_length()
+    bucket, mark = hashes >> bits, hashes & ((1 << bits) - 1)
+    return bucket.astype("int32"), mark.astype("int32")
 
 
 def backoff_tables(config: ModelConfig, text: Batch) -> Tables:
@@ -245,7 +244,8 @@ def lists_of(grams: np.ndarray, seen: np.ndarray, size: int) -> dict[str, np.nda
       size: n-grams that are kept, and buckets.
     """
     hashes, token = (grams >> 32).astype(np.uint32), grams & 0xFFFFFFFF
-    begins = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
+    other = np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]
+    begins = np.flatnonzero(other)
     total = np.repeat(np.add.reduceat(seen, begins), np.diff([*begins, len(seen)]))
     share = (seen - discount(seen)) / total
     bar = 0
@@ -275,8 +275,11 @@ def bigram_chances(
 
 def operations(config: ModelConfig, tokens: int) -> int:
     """Arithmetic of `backoff_tables` with so many tokens, integer operations included,
-    at most: two sorts by comparison and a few passes for each order.
+    at most: three sorts by comparison and a few passes for each order, a search for
+    the beginning of every list, and the table of bigrams.
     """
-    orders = max(0, config.backoff_order - 2)
-    each = 2 * math.ceil(math.log2(max(tokens, 2))) + PASSES
-    return tokens * (orders * each + 3) + orders * config.backoff_pairs
+    log = lambda n: math.ceil(math.log2(max(n, 2)))
+    each = tokens * (3 * log(tokens) + PASSES)
+    each += (config.backoff_pairs + 1) * log(config.backoff_pairs)
+    bigrams = tokens * 3 + PASSES * config.vocab**2
+    return max(0, config.backoff_order - 2) * each + bigrams

@@ -1,10 +1,9 @@
 """One run of a pilot, and its record; what is on record is not run again."""
 
-import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from uets_jax.errors import NonFiniteLossError, UserError
 from uets_jax.measure.ledger import NOT_TRAINING
 from uets_jax.report.metrics import read_metrics
 from uets_jax.train import loop
-from uets_jax.train.files import told, write_json
+from uets_jax.train.files import said_to, told, write_json
 
 Record = Mapping[str, Any]
 KEPT = ("bits_per_byte", "steps", "tokens", "flops", "seconds", "params_sha256")
@@ -46,7 +45,7 @@ def carry_out(
         return known, False
     record: dict[str, Any] = {"name": name, "config_hash": config_hash(config)}
     try:
-        with _told_to(runs / "log.txt"):
+        with said_to(runs / "log.txt"):
             resume = (folder / "config.json").exists()
             summary = loop.train(config, folder, resume=resume).summary
         record |= {key: summary[key] for key in KEPT}
@@ -90,13 +89,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no record ({error}); delete it") from None
     return record
-
-
-@contextlib.contextmanager
-def _told_to(log: Path) -> Iterator[None]:
-    """What a run says goes to a file."""
-    with told(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        stream = log.open("a", encoding="utf-8")
-    with stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-        yield

@@ -9,8 +9,9 @@ from typing import Any
 
 from uets_jax.config import ExperimentConfig, nested, replace_from_dict
 from uets_jax.errors import UserError
+from uets_jax.validation import validate
 
-ROOMS = ("optim", "select", "curriculum")  # settings that leave the cost of a step
+ROOMS = ("optim", "select", "curriculum")  # neither another model nor another text
 MOST = 64  # combinations
 LEAST = 10  # steps of a rehearsal
 
@@ -40,8 +41,8 @@ def combinations(config: ExperimentConfig) -> tuple[Settings, ...]:
             )
         if path.partition(".")[0] not in ROOMS:
             raise UserError(
-                f"train.tune: {path}: settings of {', '.join(ROOMS)} only, which leave "
-                "the cost of a step as it is"
+                f"train.tune: {path}: settings of {', '.join(ROOMS)} only; rehearsals "
+                "share the model, the text and the batch"
             )
         grid[path] = list(dict.fromkeys(map(_value, values.split(","))))
     found = tuple(
@@ -53,7 +54,7 @@ def combinations(config: ExperimentConfig) -> tuple[Settings, ...]:
             f"train.tune: {len(found)} combinations; give 2 to {MOST} of them"
         )
     for settings in found:
-        changed(config, settings)
+        validate(changed(config, settings))
     return found
 
 

@@ -25,6 +25,20 @@ def told(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def said_to(log: Path) -> Iterator[None]:
+    """What is printed goes to a file, after what stands there.
+
+    Raises:
+      UserError: if it can't be written.
+    """
+    with told(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stream = log.open("a", encoding="utf-8")
+    with stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        yield
+
+
+@contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Makes a run's folder and keeps other runs out of it; process 0's to do.
 

@@ -6,8 +6,9 @@ Every combination is rehearsed: a short run of its own, decayed to its end, from
 same parameters on the same data, judged by the validation text. Half of them go on to a
 rehearsal that is longer (Jamieson & Talwalkar 2016, arXiv:1502.07943), until one is
 left; the run then begins with it. Each round makes as many steps as the others, all of
-them `train.tune_share` of the run's. They are charged as probes, with what was counted
-before them and the validations. Growth and stopping at a target are left out of them.
+them `train.tune_share` of the run's: equal steps, whatever a setting makes of the cost
+of one. They are charged as probes, with what was counted before them and the
+validations. Growth and stopping at a target are left out of them.
 """
 
 import dataclasses
