@@ -85,6 +85,15 @@ TINY = ExperimentConfig(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_programs_at_once():
+    """Lets go of a module's programs: each keeps an MLIR context alive, and the more
+    there are, the longer it takes to make another.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     """The root of all randomness of a test."""

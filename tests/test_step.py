@@ -35,8 +35,8 @@ def test_lowered_text_with_empty_slots_equals_a_hand_written_step(
 
         def loss_fn(params):
             inputs = (pool.tokens, pool.segments)
-            features, head, _ = module.apply({"params": params}, *inputs)
-            raw = raw_logits(features, head)
+            out = module.apply({"params": params}, *inputs)
+            raw = raw_logits(out.features, out.head)
             return cross_entropy(cap, raw, pool.targets).sum() / n
 
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
