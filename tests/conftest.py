@@ -28,6 +28,7 @@ CACHE = pathlib.Path(tempfile.gettempdir(), f"uets_jax_tests_{os.getuid()}")
 os.environ.setdefault("UETS_CACHE", str(CACHE))
 # each program runs but a few times, so most of a test is its compilation
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 if "XLA_FLAGS" not in os.environ:  # workers and subprocesses inherit it
     quick = {
         "xla_cpu_use_fusion_emitters": "false",  # four times as fast to compile
