@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.bench_arms import Rung
-from experiments.bench_plan import BUDGETS, Ladder
+from experiments.bench_plan import Ladder
 from experiments.foundation import training_flops
 from experiments.records import read_record
 from experiments.runner import Results
@@ -21,6 +21,7 @@ CURRENCIES = ("flops", "tokens", "seconds")
 CONTROL = ("scoring", "probe", "policy", "growth")  # FLOPs of deciding
 QUALITY = ("blimp_accuracy", "lambada_dev_bits_per_byte")
 T2_ARMS = ("b2", "b2m", "b3")
+TOLD = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # budgets with a column
 Record = Mapping[str, Any]
 
 
@@ -224,7 +225,7 @@ def _about(rung: Rung | None, line: Line) -> dict[str, Any]:
         "seeds": len(line.seeds),
         "diverged_runs": sum(r["bits_per_byte"] is None for r in line.runs.values()),
     }
-    for budget in (1 / 32, 1 / 16, *BUDGETS, 1.0):
+    for budget in TOLD:
         there = budget in line.budgets
         row[f"bits_per_byte_u{budget:g}"] = (
             float(line.losses(budget).mean()) if there else None
