@@ -4,6 +4,7 @@
     python -m experiments.meta_optimizer --compare --workers 2
     python -m experiments.meta_optimizer --compare --only overhead
     python -m experiments.meta_optimizer --ablation --workers 2
+    python -m experiments.meta_optimizer --hybrid --workers 2
     python -m experiments.meta_optimizer --small --minutes 3
 
 Budgets of meta-training: 30, 60 or 120 minutes on two cores, longer where there is a
@@ -11,8 +12,9 @@ GPU; the same command goes on with a run that was stopped. `--ship` writes the w
 into the package if a stage beats its start by two standard errors on held-out
 families, at the learning rate that each of these has. Tables of the comparison:
 compare, robustness, untuned, overhead, frozen; runs are a queue and resumable.
-`--ablation` comes after it: short meta-trainings, each with a part left out. The data
-of both are WikiText-2 and the encyclopedic domain of the multi-domain corpus, which
+`--ablation` comes after it: short meta-trainings, each with a part left out;
+`--hybrid` likewise: what holds between two decisions, and updates left out. Their data
+are WikiText-2 and the encyclopedic domain of the multi-domain corpus, which
 meta-training doesn't read. `--small` needs none: rules by hand, the shipped gate and,
 learned within the minutes each, a network and an LSTM, on the tasks of meta-training.
 """
@@ -57,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     flag("--ship", action="store_true", help="write the weights into the package")
     flag("--compare", action="store_true", help="against tuned rules")
     flag("--ablation", action="store_true", help="what each part is worth")
+    flag("--hybrid", action="store_true", help="when the mixture applies")
     flag("--small", action="store_true", help="other learned rules, on small tasks")
     flag("--only", choices=optimizer_compare.TABLES, action="append", help="one table")
     flag("--task", choices=[t.name for t in TASKS], action="append", help="one task")
@@ -75,9 +78,10 @@ def parser() -> argparse.ArgumentParser:
 
 def run(given: argparse.Namespace, words: Sequence[str]) -> int:
     """What was asked for, meta-training first."""
-    wanted = (given.meta_train, given.compare, given.ablation, given.small)
-    if not any(wanted):
-        raise UserError("say what: --meta-train, --compare, --ablation or --small")
+    steps = ("meta_train", "compare", "ablation", "hybrid", "small")
+    if not any(getattr(given, step) for step in steps):
+        names = [f"--{step.replace('_', '-')}" for step in steps]
+        raise UserError(f"say what: {', '.join(names[:-1])} or {names[-1]}")
     if given.trials < 1 or given.workers < 1 or not given.scale > 0:
         raise UserError("--trials, --workers and --scale must be above 0")
     said = command(NAME, words)
@@ -87,6 +91,8 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
         optimizer_compare.run(given, words, said)
     if given.ablation:
         optimizer_ablation.run(given, words, said)
+    if given.hybrid:
+        optimizer_ablation.run(given, words, said, "hybrid")
     if given.small and given.worker < 0:
         optimizer_small.run(given, said)
     return EXIT_OK

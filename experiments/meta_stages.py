@@ -32,7 +32,7 @@ from uets_jax.meta.trainer import Result, meta_train, start_digest
 from uets_jax.meta.workshop import Workshop
 from uets_jax.models.axes import hidden_matrix, is_matrix, layer_axis, map_axes, role
 from uets_jax.optim.features import NAMES, PROGRESS
-from uets_jax.optim.gate import OUTPUTS, GateSettings, GateTheta, init_theta
+from uets_jax.optim.gate import AWAKE, KEEP, GateSettings, GateTheta, init_theta
 from uets_jax.optim.gated import scale_by_gated_rules
 from uets_jax.optim.optimizer import minus_rate
 from uets_jax.train.files import write_json
@@ -57,7 +57,7 @@ class Stage(NamedTuple):
 
     def learned(self, theta: GateTheta, settings: GateSettings) -> GateTheta:
         """Which numbers of theta are learned: a mask or a bool for each array."""
-        columns = _which((*settings.rules, *OUTPUTS), self.outputs)
+        columns = _which(settings.columns, self.outputs)
         rows = {"direct": NAMES, "role_progress": PROGRESS}
 
         def mask(name: str, field: Any) -> Any:
@@ -99,11 +99,21 @@ STAGES = (
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A way to meta-train; the first of `VARIANTS` is the one that is shipped."""
+    """A way to meta-train; the first of `VARIANTS` is the one that is shipped.
+
+    awake: at first, of the output that skips.
+    """
 
     settings: GateSettings = GateSettings()
     stages: tuple[Stage, ...] = STAGES
     augment: AugmentConfig = AugmentConfig()
+    awake: float = AWAKE
+
+
+def _deciding(*more: str) -> tuple[Stage, ...]:
+    """The stages, with more outputs that depend on what is seen."""
+    told = lambda stage: stage._replace(outputs=(*stage.outputs, *more))
+    return tuple(told(s) if s.outputs else s for s in STAGES)
 
 
 _RULES = GateSettings().rules
@@ -123,6 +133,12 @@ VARIANTS = {
         GateSettings(rules=("adam", "lion", "momentum"), nominal="adamw")
     ),
     "no_augmentation": Variant(augment=PLAIN),
+    "every_4": Variant(GateSettings(every=4)),
+    "every_4_nominal": Variant(GateSettings(every=4, between="nominal")),
+    "every_4_learned": Variant(
+        GateSettings(every=4, between="learned"), _deciding(KEEP)
+    ),
+    "skip": Variant(GateSettings(skip=True), _deciding("skip"), awake=-0.2),
 }
 
 
@@ -181,7 +197,7 @@ def learn(
 
     A stage whose weights don't beat its start on held-out families hands its start on.
     """
-    theta = init_theta(jax.random.key(config.seed), variant.settings)
+    theta = init_theta(jax.random.key(config.seed), variant.settings, variant.awake)
     rule = functools.partial(make, settings=variant.settings)
     config = dataclasses.replace(config, augment=variant.augment)
     nominal = (lambda nothing: rule(None), None)

@@ -43,6 +43,8 @@ ARMS = (
     ("gate", 2),
     ("bias", 0),
 )
+HYBRID = (("every_4", 0), ("every_4_nominal", 0), ("every_4_learned", 0), ("skip", 0))
+TABLES = {"ablation": ARMS, "hybrid": HYBRID}
 UPDATES = 24  # about five minutes of two cores, half of them to compile
 FAMILIES = ("quadratic-8x16", "mlp-32-relu", "gpt-16x1x32/")
 TASK = TASKS[0]
@@ -55,35 +57,49 @@ NOTE = (
     "difference_nominal: of bits per byte to that rule with the same settings, paired "
     "over seeds, below 0 is better, with a t-interval; difference_tuned: to it with "
     "all that was tuned. kept_stages: that beat their start on held-out families; "
-    "gain: their sum, see optimizer.meta_cost. bias: constants by role alone."
+    "gain: their sum, see optimizer.meta_cost."
 )
+OF_TABLE = {
+    "ablation": " bias: constants by role alone.",
+    "hybrid": (
+        " every_4: a decision every 4 steps, which holds between; every_4_nominal: the "
+        "nominal rule between; every_4_learned: of both what the gate decides; skip: "
+        "the gate may leave out updates of layers, each step decided."
+    ),
+}
 Record = Mapping[str, Any]
+Arms = Sequence[tuple[str, int]]
 
 
-def run(given: argparse.Namespace, words: Sequence[str], said: str) -> None:
+def run(
+    given: argparse.Namespace, words: Sequence[str], said: str, table: str = "ablation"
+) -> None:
     """Meta-trains what is not there yet, runs the task, writes the table.
 
     Args:
       given: of the command line.
+      table: of `TABLES`.
       words: of it, for workers.
       said: the command, for the record.
     """
-    folder, updates = given.runs / "ablation", given.updates or UPDATES
+    arms, folder = TABLES[table], given.runs / table
+    updates = given.updates or UPDATES
     settings = tuned(given.out)
-    for arm, _ in ARMS:
+    for arm, _ in arms:
         validate(run_config(given.stores, arm, nominal_of(arm), settings, 1, "default"))
     if given.worker >= 0:
         pin(given.worker)
     elif given.workers > 1:
         serve(given.workers, "experiments.meta_optimizer", words)
-    for arm, seed in ARMS:
+    for arm, seed in arms:
         learn(arm, seed, updates, given.data_dir, folder)
     if given.worker >= 0:
         return
-    found = run_queue(functools.partial(plan, given.stores, folder, settings), folder)
-    made = rows(list(found.values()), costs(folder))
+    wanted = functools.partial(plan, given.stores, folder, settings, arms=arms)
+    made = rows(list(run_queue(wanted, folder).values()), costs(folder, arms))
     about = {"updates": updates, "families": list(FAMILIES)}
-    print(write_record("optimizer.ablation", made, said, about, NOTE, given.out))
+    note = NOTE + OF_TABLE[table]
+    print(write_record(f"optimizer.{table}", made, said, about, note, given.out))
 
 
 def learn(arm: str, seed: int, updates: int, data: Path, folder: Path) -> None:
@@ -116,16 +132,18 @@ def plan(
     folder: Path,
     settings: Mapping[str, Mapping[str, Any]],
     results: Results,
+    arms: Arms = ARMS,
 ) -> list[Job]:
-    """Runs of every arm whose weights are there, and of both nominal rules."""
+    """Runs of every arm whose weights are there, and of the rules they depart from."""
     jobs = []
-    arms = [(rule, 0, rule, "") for rule in settings]
-    arms += [(f"{rule}{PLAIN}", 0, rule, "") for rule in settings]
-    for arm, seed in ARMS:
+    rules = [rule for rule in settings if rule in {nominal_of(arm) for arm, _ in arms}]
+    wanted = [(rule, 0, rule, "") for rule in rules]
+    wanted += [(f"{rule}{PLAIN}", 0, rule, "") for rule in rules]
+    for arm, seed in arms:
         weights = folder / arm / f"seed-{seed}" / "theta.npz"
         if weights.exists():
-            arms.append((arm, seed, nominal_of(arm), str(weights)))
-    for arm, meta_seed, rule, weights in arms:
+            wanted.append((arm, seed, nominal_of(arm), str(weights)))
+    for arm, meta_seed, rule, weights in wanted:
         for seed in range(1, 1 + SEEDS):
             config = run_config(stores, arm, rule, settings, seed, weights)
             labels = {"arm": arm, "meta_seed": meta_seed, "rule": rule, "seed": seed}
@@ -153,6 +171,8 @@ def run_config(
         own["weights"] = weights
         if "rest_ratio" in own:
             own["adam_ratio"] = own.pop("rest_ratio")
+        s = VARIANTS[arm].settings
+        own |= {"gate_every": s.every, "gate_between": s.between}
     name = "learned" if weights else rule
     return configure(Options(stores), TASK, name, own, 1.0, seed)
 
@@ -209,10 +229,12 @@ def _difference(name: str, runs: Sequence[Record], base: Sequence[Record]) -> An
     return dict(zip(keys, (told.mean, told.low, told.high), strict=True))
 
 
-def costs(folder: Path) -> dict[tuple[str, int], list[dict[str, Any]]]:
+def costs(
+    folder: Path, arms: Arms = ARMS
+) -> dict[tuple[str, int], list[dict[str, Any]]]:
     """What each meta-training has spent."""
     found = {}
-    for arm, seed in ARMS:
+    for arm, seed in arms:
         path = folder / arm / f"seed-{seed}" / "cost.json"
         if path.exists():
             found[arm, seed] = json.loads(path.read_text("utf-8"))["rows"]

@@ -167,9 +167,10 @@ class OptimConfig:
     empty: no gate, the same as muon."""
     gate_every: int = 1
     """With learned: steps between two decisions of the gate."""
-    gate_between: Literal["held", "nominal"] = "held"
-    """With learned: until the next decision the last one holds, or the nominal rule
-    alone with the last multipliers."""
+    gate_between: Literal["held", "nominal", "learned"] = "held"
+    """With learned: until the next decision the last one holds, the nominal rule alone
+    with the last multipliers, or a mixture of both that the gate decides (weights of
+    its own: the shipped ones know the first two)."""
     average: float = 0.0
     """Width of a moving average of the weights, as a share of the steps so far (see
     optim/average.py), such as 0.1: it is evaluated and kept as the final model. 0: no

@@ -62,9 +62,24 @@ def test_a_stage_learns_the_numbers_that_it_names():
     assert output.shape == theta.output.shape
     assert output[:, column].all()
     assert not output[:, 0].any()
-    for stage in (s for v in VARIANTS.values() for s in v.stages):
-        assert {*stage.features} <= {*NAMES}
-        assert {*stage.outputs} <= {*OUTPUTS}
+    for variant in VARIANTS.values():
+        for stage in variant.stages:
+            assert {*stage.features} <= {*NAMES}
+            assert {*stage.outputs} <= {*variant.settings.columns}
+
+
+def test_what_decides_when_is_learned_with_the_rest():
+    variant = VARIANTS["every_4_learned"]
+    theta = init_theta(jax.random.key(0), variant.settings)
+    bias, direct, progress, output = variant.stages
+    assert bias.learned(theta, variant.settings).role_bias
+    for stage, name in ((direct, "direct"), (progress, "role_progress")):
+        told = getattr(stage.learned(theta, variant.settings), name)
+        assert told[..., -1].any()
+    assert output.learned(theta, variant.settings).output[:, -1].all()
+    skip = VARIANTS["skip"]
+    start = init_theta(jax.random.key(0), skip.settings, skip.awake)
+    assert float(start.role_bias[0, skip.settings.columns.index("skip")]) > -1
 
 
 def test_only_the_fields_of_a_stage_move(tmp_path):

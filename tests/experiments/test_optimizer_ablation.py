@@ -11,6 +11,7 @@ from experiments.meta_stages import VARIANTS
 from experiments.optimizer_ablation import (
     ARMS,
     FAMILIES,
+    HYBRID,
     SEEDS,
     costs,
     few,
@@ -69,6 +70,24 @@ def test_runs_of_what_has_weights_and_of_the_nominal_rules(weights):
     assert by["no_muon"].learning_rate == 0.004  # AdamW's
     assert by["gate"].weights.endswith("gate/seed-0/theta.npz")
     assert by["muon"].name == "muon"
+    assert (by["gate"].gate_every, by["gate"].gate_between) == (1, "held")
+
+
+def test_a_hybrid_runs_as_it_was_learned(weights):
+    for arm, seed in HYBRID:
+        learn(arm, seed, 9, Path("data"), weights.folder)
+    jobs = plan(Path("stores"), weights.folder, SETTINGS, {}, HYBRID)
+    by = {dict(j.labels)["arm"]: j.config.optim for j in jobs}
+    assert {*by} == {"muon", f"muon{PLAIN}", *(arm for arm, _ in HYBRID)}
+    between = {arm: by[arm].gate_between for arm, _ in HYBRID}
+    assert between == {
+        "every_4": "held",
+        "every_4_nominal": "nominal",
+        "every_4_learned": "learned",
+        "skip": "held",
+    }
+    assert (by["every_4"].gate_every, by["skip"].gate_every) == (4, 1)
+    assert {*costs(weights.folder, HYBRID)} == {*HYBRID}
 
 
 def test_a_gate_multiplies_the_memories_that_it_was_learned_with(weights):

@@ -9,7 +9,7 @@ import pytest
 from uets_jax.errors import UserError
 from uets_jax.optim.features import NAMES
 from uets_jax.optim.gate import (
-    EXTRA,
+    OUTPUTS,
     GateSettings,
     check_theta,
     decide,
@@ -150,7 +150,8 @@ def test_settings_that_cannot_be_are_named(changes, text):
 def test_a_theta_of_other_settings_is_named(key):
     theta = init_theta(key)
     check_theta(theta, GateSettings(), "here")
-    assert GateSettings().outputs == 4 + EXTRA
+    assert GateSettings().outputs == 4 + len(OUTPUTS)
+    assert GateSettings(between="learned").columns[-1] == "keep"
     with pytest.raises(UserError, match="here: input: shape"):
         check_theta(theta, GateSettings(hidden=4), "here")
     with pytest.raises(UserError, match="here: not the fields of rules"):

@@ -272,8 +272,31 @@ def test_the_nominal_rule_takes_the_steps_between_decisions(theta, about, small,
     assert float(weights[1]["gate_adam"] + weights[1]["gate_muon"]) == pytest.approx(1)
     steps = [float(w["gate_step"]) for w in weights]
     assert steps[0] == steps[1]  # multipliers hold
-    with pytest.raises(UserError, match="'held' or 'nominal', not 'x'"):
+    with pytest.raises(UserError, match=r"gate\.between: 'x'"):
         GateSettings(between="x")
+
+
+def test_what_is_kept_between_decisions_can_be_learned(key, about, small, draw):
+    """All kept is `held`, nothing kept is `nominal`, a half lies midway."""
+    n = 2  # the first decides, the second doesn't
+
+    def mix(between, keep=None):
+        s = GateSettings(every=3, between=between)
+        theta = theta_of(key, s, noise=0.3)
+        if keep is not None:
+            fixed = lambda x: x.at[..., -1].set(0.0)
+            names = ("output", "direct", "role_progress")
+            theta = theta._replace(**{k: fixed(getattr(theta, k)) for k in names})
+            theta = theta._replace(role_bias=theta.role_bias.at[:, -1].set(keep))
+        _, state = run(scale_by_gated_rules(theta, **about, settings=s), small, draw, n)
+        return {k: float(v) for k, v in gate_metrics(state).items()}
+
+    learned = {keep: mix("learned", keep) for keep in (-99.0, 0.0, 99.0)}
+    half = {k: (learned[-99.0][k] + learned[99.0][k]) / 2 for k in learned[0.0]}
+    assert learned[-99.0]["gate_lion"] == 0 < 0.01 < learned[99.0]["gate_lion"]
+    assert learned[0.0] == pytest.approx(half, abs=1e-6)
+    nominal = {k: learned[-99.0][k] for k in ("gate_adam", "gate_muon")}
+    assert nominal == pytest.approx({k: mix("nominal")[k] for k in nominal}, abs=1e-6)
 
 
 def test_a_hybrid_costs_less_between_decisions(theta, about, small):

@@ -23,7 +23,8 @@ from uets_jax.optim.mlp import MlpTheta, init_mlp
 
 RULES = ("adam", "muon", "lion", "momentum", "mlp")
 OUTPUTS = ("step", "decay", "b1", "b2", "skip")  # of the gate, beside the rules
-EXTRA = len(OUTPUTS)
+KEEP = "keep"  # one more, where it is learned when the mixture applies
+BETWEEN = ("held", "nominal", "learned")
 NOMINAL_BIAS = 5.0  # of the nominal rule's logit: its weight among five is 0.97
 AWAKE = -4.0  # bias of the output that skips
 
@@ -38,8 +39,10 @@ class GateSettings:
     hidden:     size of the recurrent state.
     recurrent:  False: each decision forgets those before.
     every:      steps between two decisions.
-    between:    what holds until the next: "held", the last decision, or "nominal", the
-                nominal rule alone, with the last multipliers.
+    between:    what holds until the next: "held", the last decision; "nominal", the
+                nominal rule alone, with the last multipliers; or "learned", of the
+                last mixture a share that the gate decides, and of the nominal rule the
+                rest: one output more.
     skip:       the gate may leave out the update of a layer; its moments go on.
     cautious:   decay never opposes the step (Chen et al. 2025, arXiv:2510.12402).
     step_bound, decay_bound, momentum_bound: of the logs of the multipliers; the last
@@ -83,8 +86,9 @@ class GateSettings:
                 raise UserError(f"gate.rules: {rule!r}: {nearest(str(rule), RULES)}")
         if self.nominal not in ("muon", "adamw"):
             raise UserError(f"gate.nominal: 'muon' or 'adamw', not {self.nominal!r}")
-        if self.between not in ("held", "nominal"):
-            raise UserError(f"gate.between: 'held' or 'nominal', not {self.between!r}")
+        if self.between not in BETWEEN:
+            hint = nearest(str(self.between), BETWEEN)
+            raise UserError(f"gate.between: {self.between!r}: {hint}")
         for rule in ("adam", *(["muon"] if self.nominal == "muon" else [])):
             if rule not in self.rules:
                 raise UserError(f"gate.rules: the nominal rule needs {rule!r}")
@@ -107,9 +111,15 @@ class GateSettings:
                 raise UserError(f"gate.{name}: must be 0 or more, and finite")
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what a decision consists of."""
+        keep = (KEEP,) if self.between == "learned" else ()
+        return (*self.rules, *OUTPUTS, *keep)
+
+    @property
     def outputs(self) -> int:
         """Columns of a decision."""
-        return len(self.rules) + EXTRA
+        return len(self.columns)
 
     def nominal_of(self, leaf: Leaf) -> int:
         """Place in `rules` of what a leaf follows without a gate."""
@@ -134,8 +144,13 @@ class GateTheta(NamedTuple):
     mlp: MlpTheta | None
 
 
-def init_theta(key: Key[Array, ""], settings: GateSettings | None = None) -> GateTheta:
-    """Almost the nominal rule, whatever the features: its weight is 0.95 or more."""
+def init_theta(
+    key: Key[Array, ""], settings: GateSettings | None = None, awake: float = AWAKE
+) -> GateTheta:
+    """Almost the nominal rule, whatever the features: its weight is 0.95 or more.
+
+    awake: bias of the output that skips, below 0.
+    """
     s = settings or GateSettings()
     f, h = len(NAMES), s.hidden
     into, again, network = jax.random.split(key, 3)
@@ -143,7 +158,7 @@ def init_theta(key: Key[Array, ""], settings: GateSettings | None = None) -> Gat
     for number, role in enumerate(ROLES):
         muon = role == "hidden" and s.nominal == "muon"
         bias[number, s.rules.index("muon" if muon else "adam")] = NOMINAL_BIAS
-    bias[:, -1] = AWAKE
+    bias[:, s.columns.index("skip")] = awake
     return GateTheta(
         input=jax.random.normal(into, (f, 3 * h)) / f**0.5,
         recurrent=jax.random.normal(again, (h, 3 * h)) / h**0.5,
@@ -204,7 +219,8 @@ def decide(
 
     A decision is what departs from the nominal rule, so that zeros are that rule:
     weights less the nominal ones, log multipliers of step, decay, 1 - b1 and 1 - b2,
-    and 1 where the update is left out.
+    1 where the update is left out and, where that is learned, the share in [0, 1] of
+    the mixture that is kept until the next decision.
     """
     if not settings.recurrent:
         hidden = jnp.zeros_like(hidden)
@@ -222,9 +238,23 @@ def decide(
     memory = settings.momentum_bound
     bounds = (settings.step_bound, settings.decay_bound, memory, memory)
     logs = [b * jnp.tanh(raw[:, k + i] / b) for i, b in enumerate(bounds)]
-    skips = (raw[:, -1] > 0) if settings.skip else jnp.zeros(len(raw), bool)
+    place = settings.columns.index("skip")
+    skips = (raw[:, place] > 0) if settings.skip else jnp.zeros(len(raw), bool)
     rest = jnp.stack([*logs, skips.astype(jnp.float32)], 1)
-    return hidden, jnp.concatenate([weights, rest], 1)
+    keep = jax.nn.sigmoid(raw[:, place + 1 :])
+    return hidden, jnp.concatenate([weights, rest, keep], 1)
+
+
+def between(
+    settings: GateSettings, departures: Float[Array, "n k"], decided: Bool[Array, ""]
+) -> Float[Array, "n k"]:
+    """What holds of the last decisions in a step in which `decided` is false."""
+    k = len(settings.rules)
+    kept = {"nominal": 0.0, "learned": departures[:, -1:]}.get(settings.between)
+    if kept is None:
+        return departures
+    weights = departures[:, :k] * jnp.where(decided, 1.0, kept)
+    return departures.at[:, :k].set(weights)
 
 
 def gru(

@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array, Float
 
 from uets_jax.optim import features
-from uets_jax.optim.gate import GateSettings, GateTheta, decide, units_of
+from uets_jax.optim.gate import GateSettings, GateTheta, between, decide, units_of
 from uets_jax.optim.gated_state import (
     GatedState,
     after,
@@ -131,10 +131,7 @@ def scale_by_gated_rules(
             theta, settings, leaves, seen, rows, common, branch
         )
         reverted = features.diverges(seen.losses, settings.divergence)
-        used = departures
-        if settings.between == "nominal":
-            k = len(settings.rules)
-            used = used.at[:, :k].set(jnp.where(decided, used[:, :k], 0.0))
+        used = between(settings, departures, decided)
         used = split(leaves, jnp.where(reverted, 0.0, used))
         acts = [decision(d, settings, x) for x, d in zip(leaves, used, strict=True)]
         out = [
@@ -205,7 +202,7 @@ def _decide(
     common: Float[Array, " 12"],
     branch: Callable[..., Any],
 ) -> tuple[Array, Array, Array]:
-    """(hidden [N, H], departures [N, K + 5], whether they are new), of all units."""
+    """(hidden [N, H], departures [N, K], whether they are new), of all units."""
     units = units_of(leaves, settings)
     rows_of = lambda tree: stacked(leaves, state, tree)
 

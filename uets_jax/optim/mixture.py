@@ -59,7 +59,7 @@ def decision(
     k, place = len(settings.rules), settings.nominal_of(leaf)
     muon = settings.rules[place] == "muon"
     first, second = (settings.momentum if muon else settings.b1), settings.b2
-    step, decay, faster, quicker, skips = departure[:, k:].T
+    step, decay, faster, quicker, skips, *_ = departure[:, k:].T
     most = lambda b: max(MOST_NEW, 1 - b)
     kept = lambda b, faster: 1 - jnp.minimum((1 - b) * jnp.exp(faster), most(b))
     return Decision(
