@@ -41,6 +41,7 @@ from uets_jax.train.mesh import abstract_state, put_batch
 from uets_jax.train.monitor import slope_state
 from uets_jax.train.run import Run
 from uets_jax.train.session import Session
+from uets_jax.train.snapshot import filled, put_by
 from uets_jax.types import IGNORED, Batch, Params, TrainState
 
 LOOKED_AT = 2  # stages ahead that a probe tries
@@ -177,13 +178,11 @@ def _decay_begins(config: ExperimentConfig) -> float:
 
 
 def _rates(run: Run, stages: Sequence[Stage]) -> tuple[float, ...]:
-    """FLOPs per step as the model is, and after each of the stages."""
-    session, config = run.session, run.session.config
-    found = [_flops(session)]
+    """FLOPs per step as the model is, and with each of the stages, taken at once."""
+    config, found = run.session.config, [_flops(run.session)]
     for stage in stages:
         config = after(config, stage)
-        session = session.reshaped(config.model)
-        found.append(_flops(session))
+        found.append(_flops(run.session.reshaped(config.model)))
     return tuple(found)
 
 
@@ -262,7 +261,8 @@ def _fork(run: Run, ops: Sequence[Op], steps: int, scored: int) -> float:
     """
     session, state = run.session, jax.tree.map(lambda x: x.copy(), run.state)
     if ops:
-        session, state = changed(session, state, ops)
+        grown, state = changed(session, state, ops)
+        session = filled(grown, session, evaluated(session.program, run.state))
         state = _warmed(state)
     step = stage_executable(session, window_length(session.config))
     first = run.at.step + run.at.passed_over
@@ -290,7 +290,9 @@ def _warmed(state: TrainState) -> TrainState:
 def apply(run: Run, ops: Sequence[Op], why: str) -> dict[str, Any]:
     """Changes the state's shapes, and tells what that did."""
     old, batch = run.session, next_batch(run)
-    before, exact, begun, done = batch_loss(run, batch), True, [], []
+    params = evaluated(old.program, run.state)
+    before = _loss(run, old, params, batch, "growth")
+    exact, begun, done = True, [], []
     for number, op in enumerate(ops):
         config, op = run.session.config, completed(run, batch, op)
         exact &= is_exact(op, config.model)
@@ -298,6 +300,9 @@ def apply(run: Run, ops: Sequence[Op], why: str) -> dict[str, Any]:
         begun += change.begun
         run.session, run.state = changed(run.session, run.state, [op], number)
         done.append(op)
+    run.session = filled(old.reshaped(run.session.config.model), old, params)
+    if run.session.snapshot is not old.snapshot:
+        put_by(run)
     entry = {
         "step": run.at.step,
         "ops": [_listed(op) for op in done],
