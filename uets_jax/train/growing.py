@@ -8,6 +8,7 @@ before what is decided at its step, so a run that goes on from one decides first
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -178,11 +179,13 @@ def _decay_begins(config: ExperimentConfig) -> float:
 
 
 def _rates(run: Run, stages: Sequence[Stage]) -> tuple[float, ...]:
-    """FLOPs per step as the model is, and with each of the stages, taken at once."""
-    config, found = run.session.config, [_flops(run.session)]
+    """FLOPs per step as the model is, and after each of the stages."""
+    session, config = run.session, run.session.config
+    found = [_flops(session)]
     for stage in stages:
         config = after(config, stage)
-        found.append(_flops(run.session.reshaped(config.model)))
+        session = session.reshaped(config.model)
+        found.append(_flops(session))
     return tuple(found)
 
 
@@ -216,7 +219,8 @@ def probe(run: Run, stages: tuple[Stage, ...]) -> tuple[float, ...]:
     candidates = only_growing(run.session.config, stages)
     if not candidates:
         return ()
-    rates = _rates(run, candidates)
+    rungs = itertools.accumulate(candidates, after, initial=run.session.config)
+    rates = [_flops(run.session.reshaped(rung.model)) for rung in rungs]
     grown = [
         tuple(op for stage in candidates[: n + 1] for op in stage.ops)
         for n in range(len(candidates))
