@@ -30,6 +30,7 @@ def changed(path: str, value) -> ExperimentConfig:
 
 
 NUMBERS = numbers(ExperimentConfig)
+SNAPSHOT = {"method": "rho", "reference": "snapshot"}
 AQL = {"method": "aql", "policy": True}
 
 
@@ -146,6 +147,16 @@ def test_every_number_has_a_bound():
         ({"select": AQL | {"switch": True, "mode": "pool"}}, "select.switch: not in"),
         ({"select": AQL | {"candidates": 1}}, "select.candidates: 1 leaves nothing"),
         ({"select": {"method": "rho"}}, "select.reference: empty"),
+        (
+            {"select": SNAPSHOT | {"method": "loss"}},
+            "select.reference: snapshot: method 'loss' reads no reference; give "
+            "select.method rho",
+        ),
+        (
+            {"select": SNAPSHOT},
+            "select.reference: snapshot: growth.method none leaves no smaller model; "
+            "give another",
+        ),
         ({"select": {"method": "mc_dropout"}}, "model.dropout: 0"),
         ({"select": {"method": "loss", "candidates": 1}}, "select.candidates: 1"),
         (
@@ -190,6 +201,7 @@ def test_values_that_contradict_each_other_are_named(values, culprit):
         {"curriculum": {"difficulty": "progress"}},
         {"model": {"dropout": 0.1}, "select": {"method": "mc_dropout"}},
         {"select": {"method": "rho", "reference": "x.npy"}},
+        {"select": SNAPSHOT, "growth": {"method": "fixed", "plan": "depth=9:0.5"}},
     ],
 )
 def test_the_edge_of_what_is_allowed_is_allowed(values):

@@ -221,7 +221,9 @@ class SelectConfig:
     """Source of the sample of target text: files:GLOB, jsonl:GLOB[:key], ..."""
     reference: str = ""
     """With rho: an .npy file of a reference's loss of every training window, in nats
-    per token."""
+    per token. Or `snapshot`: the model as it was before it last grew, which each step
+    then runs over the candidates; until it has grown the choice is random, and no model
+    reads them. Only with a growth.plan that adds something."""
     candidates: int = 16
     """Windows offered for each one that is trained on."""
     run: int = 8
@@ -414,6 +416,8 @@ class ExperimentConfig:
     growth: GrowthConfig = GrowthConfig()
     train: TrainConfig = TrainConfig()
 
+
+SNAPSHOT = "snapshot"  # as `select.reference`: the model before it last grew
 
 # What may differ between a run and its continuation: no sample depends on it.
 FREE_ON_RESUME = (

@@ -4,7 +4,7 @@ import itertools
 import operator
 from collections.abc import Iterator
 
-from uets_jax.config import ExperimentConfig
+from uets_jax.config import SNAPSHOT, ExperimentConfig
 from uets_jax.errors import UserError
 
 # the least value of a number, by path; all are below BELOW
@@ -250,6 +250,16 @@ def _choices(config: ExperimentConfig) -> Iterator[str]:
             yield "select.switch: not in mode 'pool', whose scores cost nothing"
     if s.method == "rho" and not s.reference:
         yield "select.reference: empty; method 'rho' needs a reference's losses"
+    if s.reference == SNAPSHOT and s.method != "rho":
+        yield (
+            f"select.reference: snapshot: method {s.method!r} reads no reference; give "
+            "select.method rho"
+        )
+    if s.reference == SNAPSHOT and config.growth.method == "none":
+        yield (
+            "select.reference: snapshot: growth.method none leaves no smaller model; "
+            "give another and a growth.plan, or a file"
+        )
     if s.method == "mc_dropout" and not config.model.dropout:
         yield "model.dropout: 0; method 'mc_dropout' needs some, such as 0.1"
     if s.method not in ("none", "aql") and c.difficulty != "none":

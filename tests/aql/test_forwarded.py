@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from uets_jax.aql.assets import Assets, knobs
-from uets_jax.aql.forwarded import by_dropout, by_entropy, by_loss, forwarded
+from uets_jax.aql.forwarded import by_dropout, by_entropy, by_excess, by_loss, forwarded
 from uets_jax.config import KnobsConfig
 from uets_jax.types import IGNORED, Batch, Moment, Stats
 
@@ -48,10 +48,8 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_best_rows_are_trained_on(name):
-    score = (
-        by_entropy(forward) if name == "entropy" else by_loss(forward, name == "rho")
-    )
-    part, now = forwarded(score, 4), moment(jnp.asarray(REFERENCE))
+    ways = {"loss": by_loss, "rho": by_excess, "entropy": by_entropy}
+    part, now = forwarded(ways[name](forward), 4), moment(jnp.asarray(REFERENCE))
     batch, weights, metrics, state = jax.jit(part.choose)(part.init(None), POOL, now)
     best = np.argsort(-EXPECTED[name])[:4]
     np.testing.assert_array_equal(batch.ids, IDS[best])
@@ -84,6 +82,6 @@ def test_by_dropout_is_the_mean_information_of_a_row():
 
 
 def test_nothing_is_learned_and_nothing_kept():
-    part = forwarded(by_loss(forward, False), 4)
+    part = forwarded(by_loss(forward), 4)
     assert part.init(None) == ()
     assert part.observe((), POOL, None, None, moment()) == ({}, ())

@@ -101,8 +101,8 @@ class Called(Exception):
 @pytest.mark.parametrize(
     ("select", "curriculum", "part", "given"),
     [
-        ({"method": "loss"}, {}, "by_loss", (False,)),
-        ({"method": "rho"}, {}, "by_loss", (True,)),
+        ({"method": "loss"}, {}, "by_loss", ()),
+        ({"method": "rho"}, {}, "by_excess", ()),
         ({"method": "mc_dropout"}, {}, "by_dropout", ()),
         ({"method": "none"}, {"difficulty": "rarity"}, "ordered", (None,)),
         ({"method": "aql", "policy": True, "uncertainty": False}, {}, "aql", ()),
@@ -118,7 +118,7 @@ def test_each_method_has_its_part(select, curriculum, part, given, tiny, monkeyp
     with pytest.raises(Called) as found:
         make.selection(how, tiny.model, build(tiny))
     values = found.value.args[0]
-    if part == "by_loss":
+    if part in ("by_loss", "by_excess"):
         assert values[1:] == given
     elif part == "ordered":
         assert values == (how.curriculum, 4, None)

@@ -2,9 +2,18 @@ import dataclasses
 
 import pytest
 
-from uets_jax.config import GrowthConfig
+from uets_jax.config import GrowthConfig, replace_from_dict
 from uets_jax.errors import UserError
-from uets_jax.growth.stages import Op, after, ladder, parse, prunes, resized
+from uets_jax.growth.stages import (
+    Op,
+    after,
+    ladder,
+    parse,
+    prunes,
+    referred,
+    resized,
+    snapshots,
+)
 from uets_jax.models.presets import model_config
 
 MODEL = model_config("modern", "tiny", vocab=64)  # depth 2, width 32, 2 heads
@@ -109,3 +118,19 @@ def test_grouped_heads_grow_within_their_groups_and_go_by_groups():
 def test_what_can_not_be_done_is_refused_with_its_reason(model, op, complaint):
     with pytest.raises(UserError, match=complaint):
         resized(model, op)
+
+
+def test_selection_refers_to_the_rung_below_the_last_one_that_grew(tiny):
+    """Freezing and pruning leave the one that there is."""
+    plan = "frozen=1:0.1,depth=3:0.2,heads=1:0.3,frozen=0:0.4,hidden=256:0.5"
+    values = {
+        "select": {"method": "rho", "reference": "snapshot"},
+        "growth": {"method": "fixed", "plan": plan},
+    }
+    rungs = ladder(replace_from_dict(tiny, values))
+    assert snapshots(rungs) == (None, None, *[rungs[1]] * 3, rungs[4])
+    plain = ladder(replace_from_dict(tiny, {"growth": values["growth"]}))
+    assert set(snapshots(plain)) == {None}
+    both = resized(resized(rungs[0].model, Op("heads", 1)), Op("depth", 4))
+    assert referred(rungs[0], both)
+    assert not referred(rungs[0], rungs[0].model)

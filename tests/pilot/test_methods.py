@@ -1,6 +1,7 @@
 import pytest
 
 from uets_jax.config import ExperimentConfig, GrowthConfig, replace_from_dict
+from uets_jax.errors import UserError
 from uets_jax.growth.stages import ladder
 from uets_jax.models.presets import from_dict
 from uets_jax.pilot.methods import METHODS, combined, plain
@@ -104,3 +105,15 @@ def test_the_learned_rule_keeps_a_rate_of_muon_and_no_other():
 def test_blocks_that_freeze_later_are_trained_in_the_plain_run():
     values = {"growth": {"method": "fixed", "plan": "frozen=2:0.7"}}
     assert plain(replace_from_dict(config(), values)).model.frozen == 0
+
+
+def test_a_selection_by_the_model_before_growth_does_not_stand_alone():
+    given = config(
+        model={"depth": 1},
+        select={"method": "rho", "reference": "snapshot"},
+        growth={"method": "fixed", "plan": "depth=2:0.5"},
+    )
+    assert validate(given) == combined(given, NAMES[:2])
+    assert asked(given) == {"growth"}
+    with pytest.raises(UserError, match=r"select\.reference: snapshot"):
+        validate(combined(given, ["selection"]))

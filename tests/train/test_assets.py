@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from uets_jax.aql.assets import Assets
+from uets_jax.aql.reference import Snapshot
 from uets_jax.config import replace_from_dict, window_length
 from uets_jax.curriculum import difficulty
 from uets_jax.data.store import prepare
@@ -107,6 +108,12 @@ def test_shapes_are_told_without_the_text(kind, plain, aql, target, store, tmp_p
         "rarity": with_difficulty(plain, "rarity"),
         "rho": replace_from_dict(plain, {"select": reference}),
     }[kind]
+    refers = replace_from_dict(config, {"select": {"reference": "snapshot"}})
+    if kind == "rho":  # a model takes the table's place, once there is one
+        assert build_assets(refers, store).reference is None
+        model = Snapshot({}, abs)
+        assert asset_shapes(refers, snapshot=model).reference is model
+        assert inputs_sha256(refers) == ""
     real, told = build_assets(config, store), asset_shapes(config, windows)
     assert isinstance(real, Assets)
     chex.assert_trees_all_equal_structs(told, real)

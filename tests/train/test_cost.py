@@ -50,7 +50,7 @@ def test_evaluation_is_a_forward_pass_over_the_tokens_of_each_validation(
 )
 def test_validations_are_counted(found, tiny, program, every, tokens, known, batches):
     config = train_with(tiny, eval_every=every, eval_tokens=tokens)
-    other = run_costs(config, program, known)["evaluation"].total
+    other = run_costs(config, program, None, known)["evaluation"].total
     assert 16 * other == batches * found.flops["evaluation"]
 
 

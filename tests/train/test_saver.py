@@ -59,6 +59,13 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, state, monkeyp
         assert checkpoint.steps(tmp_path) == [1]
 
 
+@pytest.mark.parametrize(("keep", "left"), [(1, [5]), (4, [2, 3, 4, 5]), (9, None)])
+def test_the_newest_ones_are_kept(keep, left, tmp_path, state):
+    for step in range(1, 6):
+        saver.save(tmp_path, state, {**RECORD, "step": step}, keep)
+    assert checkpoint.steps(tmp_path) == (left or [1, 2, 3, 4, 5])
+
+
 def test_the_next_save_waits_for_the_one_before(tmp_path, state, monkeypatch):
     go = held(monkeypatch)
     with saver.Saver(tmp_path, keep=5) as writer:

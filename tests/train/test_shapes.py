@@ -4,6 +4,7 @@ import chex
 import jax
 import pytest
 
+from uets_jax.config import replace_from_dict
 from uets_jax.errors import UserError
 from uets_jax.growth.stages import Op
 from uets_jax.train.mesh import abstract_state
@@ -54,3 +55,17 @@ def test_the_session_is_the_same_run_in_other_shapes(config):
     chex.assert_trees_all_equal(found, abstract_state(grown.program, session.mesh))
     assert found.params["blocks"]["mlp"]["up"]["w"].shape == (4, 32, 160)
     assert all(x.sharding is not None for x in jax.tree.leaves(found))
+
+
+def test_selection_refers_to_the_model_before_the_last_growth(config):
+    """As shapes, for the run's own are stored apart; pruning is no growth."""
+    values = {
+        "select": {"method": "rho", "reference": "snapshot", "candidates": 2},
+        "growth": {"method": "fixed", "plan": "depth=4:0.5"},
+    }
+    session = open_session(replace_from_dict(config, values))
+    assert session_at(session, record()).assets.reference is None
+    wider = {"step": 6, "ops": [{**WIDER, "size": 200}]}
+    for history, hidden in ((HISTORY, 128), ([*HISTORY, wider], 160)):
+        snapshot = session_at(session, record(*history)).assets.reference
+        assert snapshot.params["blocks"]["mlp"]["up"]["w"].shape[-1] == hidden

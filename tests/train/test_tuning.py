@@ -11,6 +11,7 @@ from uets_jax.train import tuning
 from uets_jax.train.budget import steps_for
 from uets_jax.train.loop import train
 from uets_jax.train.tuning import halved, rehearse, shortened, tune
+from uets_jax.validation import validate
 
 RATES = "optim.learning_rate=1e-6,3e-3"
 
@@ -111,6 +112,13 @@ def test_a_rehearsal_is_the_run_made_short(config):
     assert found.growth.method == "none"
     same = ("data", "model", "select", "curriculum")
     assert all(to_dict(found)[room] == to_dict(config)[room] for room in same)
+
+
+def test_a_rehearsal_has_no_model_before_growth_to_select_by(config):
+    grows = dataclasses.replace(config.growth, method="fixed", plan="depth=4:0.5")
+    select = dataclasses.replace(config.select, method="rho", reference="snapshot")
+    whole = validate(dataclasses.replace(config, growth=grows, select=select))
+    assert validate(shortened(whole, 12)).select.method == "none"
 
 
 def test_a_budget_pays_for_the_rehearsals(config):

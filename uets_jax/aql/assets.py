@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from uets_jax.aql.reference import Reference
 from uets_jax.config import KnobsConfig
 from uets_jax.selection import blind, dedup, lexical, minhash, quality
 from uets_jax.selection.blind import BlindState
@@ -68,13 +69,13 @@ class Assets(NamedTuple):
     """Arguments of the step that no step changes.
 
     text:       with method aql.
-    reference:  loss of every training window under a reference, with rho.
+    reference:  with rho; None before there is one.
     difficulty: quantile of every training window's difficulty, where it is static.
     """
 
     knobs: Knobs
     text: Text | None = None
-    reference: Float[Array, " windows"] | None = None
+    reference: Reference | None = None
     difficulty: Float[Array, " windows"] | None = None
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Array
 
 from uets_jax.aql.adapters import bandit, last_layer
-from uets_jax.aql.forwarded import by_dropout, by_entropy, by_loss, forwarded
+from uets_jax.aql.forwarded import by_dropout, by_entropy, by_excess, by_loss, forwarded
 from uets_jax.aql.ordered import admit, ordered
 from uets_jax.aql.streaming import aql
 from uets_jax.component import Selection
@@ -56,10 +56,12 @@ def selection(how: Chosen, model: ModelConfig, parts: Any) -> Selection:
     method, curriculum, batch = how.select.method, how.curriculum, how.batch
     forward = parts.forward
     if method == "none":
-        scores = {"loss": by_loss(forward, False), "entropy": by_entropy(forward)}
+        scores = {"loss": by_loss(forward), "entropy": by_entropy(forward)}
         return ordered(curriculum, batch, scores.get(curriculum.difficulty))
-    if method in ("loss", "rho"):
-        return forwarded(by_loss(forward, method == "rho"), batch)
+    if method == "loss":
+        return forwarded(by_loss(forward), batch)
+    if method == "rho":
+        return forwarded(by_excess(forward), batch)
     if method == "mc_dropout":
         return forwarded(by_dropout(_dropped(how, parts.logits)), batch)
     bar = admit(curriculum) if curriculum.difficulty != "none" else None

@@ -9,11 +9,13 @@ Two stages: from 30 % of the steps on two layers, from 60 % on four, with four h
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
-from uets_jax.config import ExperimentConfig, GrowthConfig, ModelConfig
+from uets_jax.config import SNAPSHOT, ExperimentConfig, GrowthConfig, ModelConfig
 from uets_jax.errors import UserError, nearest
 
-FIELDS = ("depth", "heads", "hidden", "width", "experts", "memory_rows", "frozen")
+SIZES = ("depth", "heads", "hidden", "width", "experts", "memory_rows")
+FIELDS = (*SIZES, "frozen")
 # ways to make what is new; the first one where an op names none
 WAYS = {
     "depth": ("identity", "random", "stack", "interleave", "middle"),
@@ -140,6 +142,24 @@ def resized(model: ModelConfig, op: Op) -> ModelConfig:
 def prunes(model: ModelConfig, op: Op) -> bool:
     """Whether the op takes something from the model."""
     return op.field != "frozen" and op.size < getattr(model, op.field)
+
+
+def referred(config: ExperimentConfig, model: ModelConfig) -> bool:
+    """Whether selection refers to the model of `config` once it is this one: where
+    `select.reference` is the snapshot, and some size has grown.
+    """
+    larger = (getattr(model, f) > getattr(config.model, f) for f in SIZES)
+    return config.select.reference == SNAPSHOT and any(larger)
+
+
+def snapshots(
+    rungs: Sequence[ExperimentConfig],
+) -> tuple[ExperimentConfig | None, ...]:
+    """Of each rung of a ladder the one that its selection refers to, or None."""
+    found: list[ExperimentConfig | None] = [None]
+    for before, now in itertools.pairwise(rungs):
+        found.append(before if referred(before, now.model) else found[-1])
+    return tuple(found)
 
 
 def _refused(model: ModelConfig, op: Op, before: int) -> str:

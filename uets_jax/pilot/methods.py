@@ -4,7 +4,13 @@ import dataclasses
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from uets_jax.config import ExperimentConfig, GrowthConfig, OptimConfig, SelectConfig
+from uets_jax.config import (
+    SNAPSHOT,
+    ExperimentConfig,
+    GrowthConfig,
+    OptimConfig,
+    SelectConfig,
+)
 from uets_jax.growth.stages import ladder
 from uets_jax.slots.fill import architecture
 from uets_jax.validation import WITH_ADAM
@@ -64,6 +70,13 @@ def combined(given: ExperimentConfig, names: Collection[str]) -> ExperimentConfi
     return config
 
 
+def _selects(given: ExperimentConfig) -> bool:
+    """A snapshot is not there without growth: no selection that stands by itself."""
+    select = given.select
+    alone = select.method != "none" and select.reference != SNAPSHOT
+    return alone or bool(select.target)
+
+
 def _selected(config: ExperimentConfig, given: ExperimentConfig) -> ExperimentConfig:
     select = given.select
     if select.method == "none":
@@ -119,7 +132,7 @@ METHODS = (
     Method(
         "selection",
         "AQL chooses the windows",
-        lambda given: given.select.method != "none" or bool(given.select.target),
+        _selects,
         _selected,
     ),
     Method(

@@ -18,7 +18,8 @@ from uets_jax.aql.assets import (
     text_shapes,
     word_starts,
 )
-from uets_jax.config import ExperimentConfig, candidates, window_length
+from uets_jax.aql.reference import Snapshot
+from uets_jax.config import SNAPSHOT, ExperimentConfig, candidates, window_length
 from uets_jax.curriculum import difficulty
 from uets_jax.curriculum.ngrams import fit_ngrams
 from uets_jax.data.corpus import documents
@@ -48,7 +49,7 @@ def build_assets(config: ExperimentConfig, store: TokenStore) -> Assets | None:
     if select.method == "aql":
         sample = read_sample(config)
         text = _text(store.directory, store.fingerprint, length, select.run, sample)
-    if select.method == "rho":
+    if _tabled(config):
         windows = window_count(len(store.tokens("train")), length)
         reference = read_reference(select.reference, windows)
     if config.curriculum.difficulty not in BY_PRODUCTS:
@@ -85,13 +86,18 @@ def inputs_sha256(config: ExperimentConfig) -> str:
       UserError: a sample, or a reference, that can't be read.
     """
     parts = [text.encode() for text in read_sample(config)]
-    if config.select.method == "rho":
+    if _tabled(config):
         try:
             parts = [Path(config.select.reference).read_bytes()]
         except OSError as error:
             raise _unreadable(config.select.reference, error) from None
     digests = b"".join(hashlib.sha256(part).digest() for part in parts)
     return hashlib.sha256(digests).hexdigest() if parts else ""
+
+
+def _tabled(config: ExperimentConfig) -> bool:
+    """Whether selection reads a file of a reference's losses."""
+    return config.select.method == "rho" and config.select.reference != SNAPSHOT
 
 
 def _unreadable(path: str, error: Exception) -> UserError:
@@ -116,8 +122,18 @@ def read_reference(path: str, windows: int) -> np.ndarray:
     return found
 
 
-def asset_shapes(config: ExperimentConfig, windows: int = 1 << 16) -> Assets | None:
-    """Shapes of `build_assets`, with tables of so many windows."""
+def asset_shapes(
+    config: ExperimentConfig,
+    windows: int = 1 << 16,
+    snapshot: Snapshot | None = None,
+) -> Assets | None:
+    """Shapes of what the step reads, with tables of so many windows.
+
+    Args:
+      config: of the run.
+      windows: of its training text.
+      snapshot: shapes of the earlier model that selection refers to, if there is one.
+    """
     if candidates(config) == 1:
         return None
     select = config.select
@@ -127,7 +143,7 @@ def asset_shapes(config: ExperimentConfig, windows: int = 1 << 16) -> Assets | N
     text = text_shapes(config.model.vocab, sample) if select.method == "aql" else None
     static = config.curriculum.difficulty not in BY_PRODUCTS
     numbers = jax.tree.map(shape, jax.eval_shape(lambda: knobs(select.knobs)))
-    reference = table if select.method == "rho" else None
+    reference = table if _tabled(config) else snapshot
     return Assets(numbers, text, reference, table if static else None)
 
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import jax
 
+from uets_jax.aql.assets import Assets
 from uets_jax.build import build
 from uets_jax.config import ExperimentConfig, MeshConfig, window_length
 from uets_jax.data.windows import window_count
 from uets_jax.errors import UserError
-from uets_jax.growth.stages import ladder, parse
+from uets_jax.growth.stages import ladder, parse, snapshots
 from uets_jax.measure.devices import Device
 from uets_jax.measure.flops import parameters
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.work import Cost, Costs
 from uets_jax.step import Program
-from uets_jax.train.assets import asset_shapes
 from uets_jax.train.executable import (
     Shapes,
     evaluation_cost,
@@ -30,7 +30,13 @@ from uets_jax.train.executable import (
     shapes,
     trace_step,
 )
-from uets_jax.train.footprint import axes, one_device, step_memory, traceable
+from uets_jax.train.footprint import (
+    axes,
+    one_device,
+    stage_assets,
+    step_memory,
+    traceable,
+)
 from uets_jax.train.growing import due_step
 from uets_jax.train.growth_cost import growth_costs
 from uets_jax.train.mesh import abstract_state, make_mesh
@@ -101,15 +107,15 @@ def estimate(
     if not 0 < mfu <= 1:
         raise UserError(f"mfu: must be above 0 and at most 1, got {mfu}")
     costs = total_costs(config, overrides, valid_tokens)
-    config = largest_stage(config)
+    config, before = largest_stage(config)
     program = build(traceable(config), overrides)
     matmul = {name: cost.matmul for name, cost in costs.items()}
     devices = math.prod(axes(config).values())
     rate = mfu * device.peak(config.model.dtype) * devices
     seconds = sum(matmul.values()) / rate
-    memory = step_memory(config, device, overrides)
+    memory = step_memory(config, device, overrides, before)
     if compile:
-        rest = compiled_bytes(config, overrides) - sum(memory.values())
+        rest = compiled_bytes(config, overrides, before) - sum(memory.values())
         memory["activations"] += rest
     params = abstract_state(program, one_device()).params
     return Estimate(
@@ -128,9 +134,15 @@ def estimate(
     )
 
 
-def largest_stage(config: ExperimentConfig) -> ExperimentConfig:
-    """The config at the stage of its plan that has the most parameters."""
-    return max(ladder(config), key=lambda stage: parameters(stage.model))
+def largest_stage(
+    config: ExperimentConfig,
+) -> tuple[ExperimentConfig, ExperimentConfig | None]:
+    """The config at the stage of its plan that has the most parameters, and at the one
+    that selection then refers to, see `growth.stages.snapshots`.
+    """
+    rungs = ladder(config)
+    pairs = zip(rungs, snapshots(rungs), strict=True)
+    return max(pairs, key=lambda pair: parameters(pair[0].model))
 
 
 def total_costs(
@@ -144,13 +156,16 @@ def total_costs(
     configs, stages, steps = ladder(config), parse(config.growth), config.train.steps
     starts = [0, *(due_step(config, stage) for stage in stages), steps]
     total = growth_costs(config, overrides)
-    for stage, (first, last) in zip(configs, itertools.pairwise(starts), strict=True):
-        if first == last:
-            continue
+    spans = zip(configs, itertools.pairwise(starts), strict=True)
+    trained = [(stage, span) for stage, span in spans if span[0] < span[1]]
+    befores = snapshots([stage for stage, _ in trained])
+    for (stage, (first, last)), before in zip(trained, befores, strict=True):
         train = dataclasses.replace(config.train, steps=last - first)
         part = dataclasses.replace(stage, train=train)
         program = build(traceable(part), overrides)
-        found = run_costs(part, program, valid_tokens, checks(config, first, last))
+        assets = stage_assets(part, overrides, before)
+        steering = checks(config, first, last)
+        found = run_costs(part, program, assets, valid_tokens, steering)
         for name, cost in found.items():
             total[name] = total.get(name, Cost()) + cost
     if config.train.tune:  # rehearsals; what is counted before them is not known here
@@ -165,16 +180,21 @@ def total_costs(
 def run_costs(
     config: ExperimentConfig,
     program: Program,
+    assets: Assets | None,
     valid_tokens: int | None = None,
     steering: int = 0,
 ) -> dict[str, Cost]:
     """FLOPs of all steps and validations of one shape, by category.
 
     Args:
+      config: of as many steps.
+      program: of the config.
+      assets: shapes of what its step reads.
+      valid_tokens: of the validation text, where known.
       steering: validations that may end the run, which are probes.
     """
     t, length = config.train, window_length(config)
-    once = _step_costs(program, shapes(config, asset_shapes(config)))
+    once = _step_costs(program, shapes(config, assets))
     limits = (t.eval_tokens and t.eval_tokens + 1, valid_tokens)
     windows = window_count(min(filter(None, limits), default=1), length)
     batches = -(-windows // (t.batch // t.microbatches))
@@ -193,7 +213,9 @@ def _step_costs(program: Program, fed: Shapes) -> Costs:
 
 
 def compiled_bytes(
-    config: ExperimentConfig, overrides: Mapping[str, Any] | None = None
+    config: ExperimentConfig,
+    overrides: Mapping[str, Any] | None = None,
+    before: ExperimentConfig | None = None,
 ) -> int:
     """Peak per device as XLA has it, after compiling the step on this machine.
 
@@ -203,7 +225,7 @@ def compiled_bytes(
     if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
         raise UserError("model.attention: cudnn needs an NVIDIA GPU; use auto or xla")
     mesh = make_mesh(MeshConfig(**axes(config)))
-    program, assets = build(config, overrides), asset_shapes(config)
+    program, assets = build(config, overrides), stage_assets(config, overrides, before)
     found = executable(program, mesh, config, assets).bytes["step_peak"]
     if found is None:
         raise UserError("--compile: XLA says nothing about memory on this machine")

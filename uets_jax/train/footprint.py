@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from uets_jax.aql.assets import Assets
+from uets_jax.aql.reference import Snapshot
 from uets_jax.build import build
 from uets_jax.config import (
     ExperimentConfig,
@@ -50,8 +52,11 @@ def step_memory(
     config: ExperimentConfig,
     device: Device,
     overrides: Mapping[str, Any] | None = None,
+    before: ExperimentConfig | None = None,
 ) -> dict[str, int]:
     """Bytes per device of one step: parameters, optimizer, activations.
+
+    `before`: the stage that selection refers to, see `growth.stages.snapshots`.
 
     On several devices, parameters and optimizer are split as the mesh says, and the
     rest is that of the rows of one device with whole parameters, which is an upper
@@ -66,7 +71,7 @@ def step_memory(
     share = config
     if candidates(config) == 1:
         share = dataclasses.replace(config, train=dataclasses.replace(t, batch=rows))
-    fed = shapes(share, asset_shapes(config))
+    fed = shapes(share, stage_assets(config, overrides, before))
     whole = _peak(program, fed, unwritten, widened)
     state = abstract_state(program, one_device())
     parameters, optimizer = (_bytes(x, {}) for x in (state.params, state.opt))
@@ -81,6 +86,7 @@ def fits(
     config: ExperimentConfig,
     device: Device,
     overrides: Mapping[str, Any] | None = None,
+    before: ExperimentConfig | None = None,
 ) -> Fit | None:
     """The cheapest way to run the config's batch on the card, if there is one.
 
@@ -94,7 +100,7 @@ def fits(
 
         def fit(parts: int, remat: bool = remat) -> Fit:
             changed = with_settings(config, parts, remat)
-            memory = step_memory(changed, device, overrides)
+            memory = step_memory(changed, device, overrides, before)
             return Fit(parts, remat, sum(memory.values()))
 
         if (first := fit(parts[0])).memory_bytes <= limit:
@@ -109,6 +115,7 @@ def largest_batch(
     config: ExperimentConfig,
     device: Device,
     overrides: Mapping[str, Any] | None = None,
+    before: ExperimentConfig | None = None,
 ) -> int:
     """About the largest batch that fits the card with all else as it is; 0: none does.
 
@@ -123,7 +130,7 @@ def largest_batch(
         held = max(config.select.buffer, train.batch)
         select = dataclasses.replace(config.select, buffer=held)
         changed = dataclasses.replace(config, train=train, select=select)
-        return sum(step_memory(changed, device, overrides).values())
+        return sum(step_memory(changed, device, overrides, before).values())
 
     low, high = 1, max(2, config.train.batch // unit)
     if need(low) > limit:
@@ -135,6 +142,25 @@ def largest_batch(
         return high * unit
     share = (limit - need(low)) / (need(high) - need(low))
     return unit * (low + int((high - low) * share))
+
+
+def stage_assets(
+    config: ExperimentConfig,
+    overrides: Mapping[str, Any] | None = None,
+    before: ExperimentConfig | None = None,
+) -> Assets | None:
+    """Shapes of what a stage's step reads.
+
+    Args:
+      config: of the stage.
+      overrides: own parts of the program, see `build`.
+      before: the stage that selection refers to, see `growth.stages.snapshots`.
+    """
+    if before is None:
+        return asset_shapes(config)
+    program = build(traceable(before), overrides)
+    params = abstract_state(program, one_device()).params
+    return asset_shapes(config, snapshot=Snapshot(params, program.forward))
 
 
 def with_settings(

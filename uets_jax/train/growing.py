@@ -8,6 +8,7 @@ before what is decided at its step, so a run that goes on from one decides first
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ from uets_jax.train.mesh import abstract_state, put_batch
 from uets_jax.train.monitor import slope_state
 from uets_jax.train.run import Run
 from uets_jax.train.session import Session
+from uets_jax.train.snapshot import filled, put_by
 from uets_jax.types import IGNORED, Batch, Params, TrainState
 
 LOOKED_AT = 2  # stages ahead that a probe tries
@@ -217,7 +219,8 @@ def probe(run: Run, stages: tuple[Stage, ...]) -> tuple[float, ...]:
     candidates = only_growing(run.session.config, stages)
     if not candidates:
         return ()
-    rates = _rates(run, candidates)
+    rungs = itertools.accumulate(candidates, after, initial=run.session.config)
+    rates = [_flops(run.session.reshaped(rung.model)) for rung in rungs]
     grown = [
         tuple(op for stage in candidates[: n + 1] for op in stage.ops)
         for n in range(len(candidates))
@@ -262,7 +265,8 @@ def _fork(run: Run, ops: Sequence[Op], steps: int, scored: int) -> float:
     """
     session, state = run.session, jax.tree.map(lambda x: x.copy(), run.state)
     if ops:
-        session, state = changed(session, state, ops)
+        grown, state = changed(session, state, ops)
+        session = filled(grown, session, evaluated(session.program, run.state))
         state = _warmed(state)
     step = stage_executable(session, window_length(session.config))
     first = run.at.step + run.at.passed_over
@@ -290,7 +294,9 @@ def _warmed(state: TrainState) -> TrainState:
 def apply(run: Run, ops: Sequence[Op], why: str) -> dict[str, Any]:
     """Changes the state's shapes, and tells what that did."""
     old, batch = run.session, next_batch(run)
-    before, exact, begun, done = batch_loss(run, batch), True, [], []
+    params = evaluated(old.program, run.state)
+    before = _loss(run, old, params, batch, "growth")
+    exact, begun, done = True, [], []
     for number, op in enumerate(ops):
         config, op = run.session.config, completed(run, batch, op)
         exact &= is_exact(op, config.model)
@@ -298,6 +304,9 @@ def apply(run: Run, ops: Sequence[Op], why: str) -> dict[str, Any]:
         begun += change.begun
         run.session, run.state = changed(run.session, run.state, [op], number)
         done.append(op)
+    run.session = filled(old.reshaped(run.session.config.model), old, params)
+    if run.session.snapshot is not old.snapshot:
+        put_by(run)
     entry = {
         "step": run.at.step,
         "ops": [_listed(op) for op in done],

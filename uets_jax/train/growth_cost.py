@@ -11,17 +11,16 @@ import jax
 
 from uets_jax.build import build
 from uets_jax.config import ExperimentConfig, window_length
-from uets_jax.growth.stages import Stage, after, ladder, parse
+from uets_jax.growth.stages import Stage, after, ladder, parse, referred, snapshots
 from uets_jax.measure.jaxpr import count
 from uets_jax.measure.work import Cost
-from uets_jax.train.assets import asset_shapes
 from uets_jax.train.executable import (
     abstract_batch,
     evaluation_cost,
     shapes,
     trace_step,
 )
-from uets_jax.train.footprint import one_device, traceable
+from uets_jax.train.footprint import one_device, stage_assets, traceable
 from uets_jax.train.growing import (
     SCORED,
     decision_steps,
@@ -50,7 +49,8 @@ def growth_costs(
     ends = [*(due_step(config, stage) for stage in stages), steps]
     every, first = config.growth.look_every, 0
     watched, probed = Cost(), Cost()
-    for number, (now, end) in enumerate(zip(configs, ends, strict=True)):
+    stands = zip(configs, snapshots(configs), ends, strict=True)
+    for number, (now, before, end) in enumerate(stands):
         looks = end // every - first // every if every else 0
         watched += look_cost(now, overrides) * looks if looks else Cost()
         left = stages[number:]
@@ -60,7 +60,7 @@ def growth_costs(
             )
         if left and config.growth.method == "probe":
             asked = decision_steps(config, left, first, end)
-            probed += probe_cost(now, left, overrides) * len(asked)
+            probed += probe_cost(now, left, overrides, before) * len(asked)
         first = end
     found = {"growth": watched, "probe": probed}
     return {name: cost for name, cost in found.items() if cost.total}
@@ -81,14 +81,21 @@ def look_cost(config: ExperimentConfig, overrides: Own | None = None) -> Cost:
 
 
 def probe_cost(
-    config: ExperimentConfig, stages: tuple[Stage, ...], overrides: Own | None = None
+    config: ExperimentConfig,
+    stages: tuple[Stage, ...],
+    overrides: Own | None = None,
+    before: ExperimentConfig | None = None,
 ) -> Cost:
-    """Of one probe: every fork's steps, and the batches on which all are scored."""
+    """Of one probe: every fork's steps, and the batches on which all are scored.
+
+    `before`: the stage that selection refers to, see `growth.stages.snapshots`.
+    """
     candidates = only_growing(config, stages)
     if not candidates:
         return Cost()
     configs = _ladder(config, candidates)
-    costs = [_step(each, overrides) for each in configs]
+    refers = lambda each: config if referred(config, each.model) else before
+    costs = [_step(each, overrides, refers(each)) for each in configs]
     lengths = probe_lengths(
         config.growth.probe_steps, [float(cost.total) for cost in costs]
     )
@@ -107,10 +114,13 @@ def _ladder(
     return found
 
 
-def _step(config: ExperimentConfig, overrides: Own | None) -> Cost:
+def _step(
+    config: ExperimentConfig, overrides: Own | None, before: ExperimentConfig | None
+) -> Cost:
     """Of a train step at its costliest."""
     program = build(traceable(config), overrides)
-    step = trace_step(program, one_device(), shapes(config, asset_shapes(config)))
+    fed = shapes(config, stage_assets(config, overrides, before))
+    step = trace_step(program, one_device(), fed)
     return sum(count(step.jaxpr).most().values(), Cost())
 
 

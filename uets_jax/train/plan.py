@@ -77,11 +77,11 @@ def make_plan(
     model = dataclasses.replace(config.model, vocab=vocab or 1)
     config = dataclasses.replace(config, model=model)
     check_growth(config, None)
-    largest, offers = largest_stage(config), []
+    (largest, before), offers = largest_stage(config), []
     for device in devices:
         found = estimate(config, device, None, mfu, compile, valid_tokens)
-        offer = Offer(found, device, largest_batch(largest, device), None)
-        fit = None if offer.fits else fits(largest, device)
+        offer = Offer(found, device, largest_batch(largest, device, None, before), None)
+        fit = None if offer.fits else fits(largest, device, None, before)
         mend = fit and (fit.microbatches, fit.remat)
         offers.append(dataclasses.replace(offer, mend=mend))
     return Plan(config, tokenizer, vocab, tuple(offers))

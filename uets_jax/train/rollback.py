@@ -8,6 +8,7 @@ from uets_jax.train.monitor import BadStepError, abort, charge
 from uets_jax.train.processes import barrier, is_main
 from uets_jax.train.run import Position, Run
 from uets_jax.train.shapes import abstract_at, session_at
+from uets_jax.train.snapshot import restored
 
 
 def roll_back(run: Run, bad: BadStepError, count: Count) -> None:
@@ -30,7 +31,7 @@ def roll_back(run: Run, bad: BadStepError, count: Count) -> None:
     barrier("saved")
     at, counts = run.at, run.at.counts
     root = run.out / "checkpoints"
-    began = run.session.reshaped(run.origin.model)
+    began = run.session.reshaped(run.origin.model).referring(None)
     abstract = lambda record: abstract_at(began, record)
     found, _ = checkpoint.load_newest(root, abstract)
     if found is None:
@@ -38,8 +39,8 @@ def roll_back(run: Run, bad: BadStepError, count: Count) -> None:
         run.state, old = began.initial_state(), Position()
         run.ledger.charge(began.counting_costs())
     else:
-        run.session = session_at(began, found[1])
         run.state, old = found[0], Position(**found[1]["position"])
+        run.session = restored(session_at(began, found[1]), run.out, old.snapshot)
     lost = bad.step - old.step
     counts["rollbacks"] += 1
     run.at = dataclasses.replace(

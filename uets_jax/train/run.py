@@ -51,6 +51,8 @@ class Position:
     slope: state of the estimate of the loss's slope since then.
     growth: what was done to the model's shape, an entry each time.
     checks: (step, bits per byte) of the validations that steer since the last growth.
+    snapshot: the step after which the model grew that selection refers to; 0: there is
+      none.
     cooldown: the step at which the cool-down to a target began; 0: it has not.
     end: the step at which it ends, and the run; 0: at `train.steps`.
     """
@@ -68,6 +70,7 @@ class Position:
     growth: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     last_valid: dict[str, float | int] = dataclasses.field(default_factory=dict)
     checks: list[list[int | float]] = dataclasses.field(default_factory=list)
+    snapshot: int = 0
     cooldown: int = 0
     end: int = 0
 

@@ -92,7 +92,7 @@ class Saver:
             self._drop(name)
             os.replace(temporary, final)
             older = [s for s in steps(self.root) if s != int(name)]
-            for old in older[: len(older) - self.keep + 1]:
+            for old in older[: max(0, len(older) - self.keep + 1)]:
                 self._drop(f"{old:08d}")
 
     def _drop(self, name: str) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from uets_jax.aql.assets import Assets
+from uets_jax.aql.reference import Snapshot
 from uets_jax.build import build, hypers
 from uets_jax.config import (
+    SNAPSHOT,
     ExperimentConfig,
     ModelConfig,
     candidates,
@@ -26,7 +29,15 @@ from uets_jax.data.windows import Windows, sequential
 from uets_jax.errors import UserError
 from uets_jax.growth.grow import check_own
 from uets_jax.growth.learned import load_policy
-from uets_jax.growth.stages import Stage, after, ladder, parse, prunes
+from uets_jax.growth.stages import (
+    Stage,
+    after,
+    ladder,
+    parse,
+    prunes,
+    referred,
+    snapshots,
+)
 from uets_jax.measure.baseline import read_baseline
 from uets_jax.measure.work import Cost, Costs
 from uets_jax.step import Program
@@ -38,7 +49,7 @@ from uets_jax.train.counting import (
     start_costs,
     start_of,
 )
-from uets_jax.train.mesh import check_rows, compile_init, make_mesh
+from uets_jax.train.mesh import abstract_state, check_rows, compile_init, make_mesh
 from uets_jax.train.stopping import check_schedule, latest_cooldown
 from uets_jax.types import Batch, Hypers, TrainState
 from uets_jax.validation import validate
@@ -46,24 +57,49 @@ from uets_jax.validation import validate
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """A resolved config and what it names, ready to step."""
+    """A resolved config and what it names, ready to step.
+
+    snapshot: the earlier model that selection refers to, if there is one; shapes alone
+      where no step will be made.
+    """
 
     config: ExperimentConfig
     store: TokenStore
     program: Program
     mesh: Mesh
     overrides: Mapping[str, Any] | None = None
+    snapshot: Snapshot | None = None
 
     def reshaped(self, model: ModelConfig) -> "Session":
-        """The same run with another model; text, windows and assets are shared."""
+        """The same run with another model; text, windows and tables are shared.
+
+        Where selection comes to refer to the model as it is: to its shapes.
+        """
         if model == self.config.model:
             return self
         config = dataclasses.replace(self.config, model=model)
-        program = build(config, self.overrides)
-        other = dataclasses.replace(self, config=config, program=program)
-        shared = ("windows", "assets", "assets_sha256")
+        fields = {"config": config, "program": build(config, self.overrides)}
+        if referred(self.config, model):
+            fields["snapshot"] = self._abstract()
+        return self._changed(**fields)
+
+    def referring(self, snapshot: Snapshot | None) -> "Session":
+        """The same with another model that selection refers to, or with none."""
+        same = snapshot is self.snapshot
+        return self if same else self._changed(snapshot=snapshot)
+
+    def _changed(self, **fields: Any) -> "Session":
+        other = dataclasses.replace(self, **fields)
+        shared = ("windows", "tables", "assets_sha256")
         vars(other).update({k: vars(self)[k] for k in shared if k in vars(self)})
         return other
+
+    def _abstract(self) -> Snapshot:
+        """Shapes of the model as a snapshot, which every device has whole."""
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        whole = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere)
+        params = abstract_state(self.program, self.mesh).params
+        return Snapshot(jax.tree.map(whole, params), self.program.forward)
 
     @functools.cached_property
     def windows(self) -> Windows:
@@ -96,14 +132,25 @@ class Session:
         )
 
     @functools.cached_property
-    def assets(self) -> Any:
-        """What the step reads beside its state and its data, on every device.
+    def tables(self) -> Assets | None:
+        """What all steps of the run read, on every device.
 
         Raises:
           UserError: for a sample or a reference that can't be read.
         """
         found = build_assets(self.config, self.store)
         return jax.device_put(found, NamedSharding(self.mesh, PartitionSpec()))
+
+    @property
+    def assets(self) -> Assets | None:
+        """What the step reads beside its state and its data: tables and snapshot.
+
+        Raises:
+          UserError: as `tables`.
+        """
+        if self.snapshot is None or self.tables is None:
+            return self.tables
+        return self.tables._replace(reference=self.snapshot)
 
     @functools.cached_property
     def assets_sha256(self) -> str:
@@ -166,7 +213,7 @@ def open_session(
     check_growth(config, overrides)
     check_schedule(config, overrides)
     # raise now, not at the first step
-    _ = session.windows, session.assets, session.assets_sha256
+    _ = session.windows, session.tables, session.assets_sha256
     return session
 
 
@@ -192,6 +239,11 @@ def check_growth(config: ExperimentConfig, overrides: Mapping[str, Any] | None) 
         validate(after(before, stage))
         _check_time(config, stage)
         _check_pruning(before, stage)
+    if config.select.reference == SNAPSHOT and not any(snapshots(ladder(config))):
+        raise UserError(
+            f"select.reference: snapshot: nothing grows in growth.plan {plan!r}; give "
+            "a stage that adds something, such as depth=4:0.5, or a file"
+        )
 
 
 def _check_time(config: ExperimentConfig, stage: Stage) -> None:

@@ -1,5 +1,7 @@
 """Which shapes a run has at a step: those that it began with, changed as recorded."""
 
+import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,18 +22,22 @@ def ops_of(event: dict[str, Any]) -> tuple[Op, ...]:
     )
 
 
+def models_of(began: ModelConfig, record: dict[str, Any]) -> tuple[ModelConfig, ...]:
+    """The model as the run began, and after each change in a checkpoint's record."""
+    history: History = record.get("position", {}).get("growth", [])
+    change = lambda model, event: functools.reduce(resized, ops_of(event), model)
+    return tuple(itertools.accumulate(history, change, initial=began))
+
+
 def model_at(began: ModelConfig, record: dict[str, Any]) -> ModelConfig:
     """The model of a checkpoint's record: as the run began, and what was done to it."""
-    history: History = record.get("position", {}).get("growth", [])
-    for event in history:
-        for op in ops_of(event):
-            began = resized(began, op)
-    return began
+    return models_of(began, record)[-1]
 
 
 def session_at(session: Session, record: dict[str, Any]) -> Session:
     """The session of a run as it began, in the shapes of a checkpoint's record."""
-    return session.reshaped(model_at(session.config.model, record))
+    models = models_of(session.config.model, record)
+    return functools.reduce(Session.reshaped, models, session)
 
 
 def abstract_at(session: Session, record: dict[str, Any]) -> TrainState:

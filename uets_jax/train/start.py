@@ -32,6 +32,7 @@ from uets_jax.train.sameness import (
 from uets_jax.train.saver import Saver
 from uets_jax.train.session import Session
 from uets_jax.train.shapes import abstract_at, session_at
+from uets_jax.train.snapshot import restored
 from uets_jax.train.stopping import placed_hypers
 from uets_jax.train.tuning import stored
 from uets_jax.train.watchdog import Watchdog
@@ -95,7 +96,7 @@ def begin(
         values = session.place_hypers(placed_hypers(config, at))
         state = state._replace(hypers=values)
     at.counts["resumes"] += bool(record)
-    session = session_at(session, record)
+    session = restored(session_at(session, record), out, at.snapshot)
     progress = progress_of(session, at.step, at.end)
     run = Run(
         origin=config,

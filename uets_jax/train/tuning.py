@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uets_jax.config import ExperimentConfig, GrowthConfig
+from uets_jax.config import SNAPSHOT, ExperimentConfig, GrowthConfig
 from uets_jax.data.windows import stream
 from uets_jax.errors import UserError
 from uets_jax.measure.work import Cost
@@ -130,12 +130,19 @@ def rehearse(
 
 
 def shortened(config: ExperimentConfig, steps: int) -> ExperimentConfig:
-    """A run of so many steps that is alike, without growth and without a target."""
+    """A run of so many steps that is alike, without growth and without a target.
+
+    Selection by the model before growth has none to refer to: it is left out, too.
+    """
     share = steps / config.train.steps
     train = dataclasses.replace(config.train, steps=steps, target=0.0, tune="")
     warmup = min(config.optim.warmup, round(share * config.optim.warmup) + 1)
     optim = dataclasses.replace(config.optim, warmup=warmup)
-    return dataclasses.replace(config, train=train, optim=optim, growth=GrowthConfig())
+    select = config.select
+    if select.reference == SNAPSHOT:
+        select = dataclasses.replace(select, method="none", reference="")
+    rooms = {"train": train, "optim": optim, "select": select}
+    return dataclasses.replace(config, **rooms, growth=GrowthConfig())
 
 
 def store(found: Tuned, out: Path) -> None:
