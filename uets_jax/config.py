@@ -221,9 +221,9 @@ class SelectConfig:
     """Source of the sample of target text: files:GLOB, jsonl:GLOB[:key], ..."""
     reference: str = ""
     """With rho: an .npy file of a reference's loss of every training window, in nats
-    per token. Or `snapshot`: the model as it was before it last grew, which each step
-    then runs over the candidates; until it has grown the choice is random, and no model
-    reads them. Only with a growth.plan that adds something."""
+    per token. Or `snapshot`: the model, as it is evaluated, before it last grew, which
+    every step then runs over the candidates; until it has grown the choice is random,
+    and no model reads them. Only with a growth.plan that adds something."""
     candidates: int = 16
     """Windows offered for each one that is trained on."""
     run: int = 8

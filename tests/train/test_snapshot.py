@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -184,8 +184,10 @@ def test_the_ledger_has_what_was_estimated(whole, config):
 
 def test_the_largest_stage_holds_two_models(config):
     stage, before = largest_stage(config)
+    assert before is not None
     assert (stage.model.depth, before.model.depth) == (3, 2)
-    found, alone = stage_assets(stage, None, before), stage_assets(stage)
+    found: Any = stage_assets(stage, None, before)
+    alone: Any = stage_assets(stage)
     params = lambda c: build(c).init(jax.random.key(0))
     wanted = jax.eval_shape(lambda: params(before))
     chex.assert_trees_all_equal_shapes(found.reference.params, wanted)
@@ -251,7 +253,7 @@ def test_a_snapshot_that_is_lost_or_damaged_is_one_clear_line(whole, config, tmp
     with pytest.raises(UserError, match=r"00000003.*can't go on without it") as lost:
         restored(grown, out, 3)
     shutil.copytree(whole[1] / "snapshots", out / "snapshots")
-    found = restored(grown, out, 3).snapshot
+    found: Any = restored(grown, out, 3).snapshot
     chex.assert_trees_all_equal(jax.device_get(found.params), whole[2][2].after)
     (out / "snapshots/00000003/record.json").write_text("{}")
     with pytest.raises(UserError, match=r"checksum differs.*restore it") as damaged:

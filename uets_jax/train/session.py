@@ -11,7 +11,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from uets_jax.aql.assets import Assets
 from uets_jax.aql.reference import Snapshot
 from uets_jax.build import build, hypers
 from uets_jax.config import (
@@ -132,7 +131,7 @@ class Session:
         )
 
     @functools.cached_property
-    def tables(self) -> Assets | None:
+    def tables(self) -> Any:
         """What all steps of the run read, on every device.
 
         Raises:
@@ -142,7 +141,7 @@ class Session:
         return jax.device_put(found, NamedSharding(self.mesh, PartitionSpec()))
 
     @property
-    def assets(self) -> Assets | None:
+    def assets(self) -> Any:
         """What the step reads beside its state and its data: tables and snapshot.
 
         Raises:
