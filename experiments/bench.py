@@ -5,6 +5,9 @@ writes `bench.trials`, `bench.runs` (every final run), `bench.ladder` (the table
 the page `RUNS/ladder.html`. The baselines are those on record (`python -m
 experiments.baselines`). Stopped at any moment, the same command goes on.
 
+`--known` takes runs from the records in `--out` in place of making them again: a ladder
+can grow rung by rung, on several days. Seconds are timed anew.
+
 `--row TRACK/NAME` runs one recorded row again, with its settings, and says whether it
 lands within what its seeds let expect; `--quick` does so with one seed at the smaller
 budgets, in minutes, and says that this is not significant.
@@ -18,6 +21,7 @@ from collections.abc import Sequence
 from experiments import bench_page, page, tracks
 from experiments.baseline_rows import measure_with
 from experiments.bench_again import again, find, on_record
+from experiments.bench_known import recall
 from experiments.bench_plan import TRIALS, Ladder, Options
 from experiments.bench_rows import recorded, targets
 from experiments.bench_tables import write_tables
@@ -44,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     flag = found.add_argument
     flag("--only", choices=PREPARE, action="append", help="one track")
     flag("--rung", action="append", default=[], help="one rung, such as `+ start`")
+    flag("--known", action="store_true", help="don't repeat runs on record")
     flag("--trials", type=int, default=TRIALS, help="of each rung")
     flag("--row", metavar="TRACK/NAME[/MODE]", help="run a recorded row again")
     flag("--quick", action="store_true", help=f"one seed; of --row or {USUAL}")
@@ -81,6 +86,8 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
         check_kept("bench.runs", ("track", "arm", "mode"), rungs, given.out)
         for track in options.tracks:
             PREPARE[track](given.data_dir, given.runs / "data")
+        if given.known:
+            print(f"{recall(plan, given.out, given.runs)} runs are on record")
     else:
         pin(given.worker)
         run_queue(plan, given.runs)

@@ -1,20 +1,17 @@
-"""Runs that stand in `optimizer.trials` and `.runs` and need not be made again.
+"""Runs that stand in `optimizer.trials` and `.runs`, see `experiments.known`.
 
-A row counts where its config is the one that the plan wants now, by `settings_hash`;
-rows of the learned rule where its weights are the same, too. The row keeps the commit
-that it was run at: what has changed in the program since is not looked at.
+Rows of the learned rule count where its weights are the same, too.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments import known
 from experiments.optimizer_plan import OptimizerPlan
-from experiments.records import read_record, settings_hash
-from experiments.runner import Job, Results, finished
-from uets_jax.config import config_hash, to_dict
-from uets_jax.errors import UserError
-from uets_jax.train.files import told, write_json
+from experiments.records import settings_hash
+from experiments.runner import Job
+from uets_jax.config import to_dict
 
 Known = dict[tuple[Any, ...], dict[str, Any]]
 STAGES = {"trials": "trial", "runs": "final"}  # of the tables
@@ -28,37 +25,19 @@ def recall(plan: OptimizerPlan, out: Path, runs: Path) -> int:
       out: folder of the records.
       runs: folder of the queue's results; those that it has stay.
     """
-    known, count = on_record(out, plan.options.digest), 0
-    results: Results = {}
-    while True:
-        wanted = plan(results)
-        found = finished(wanted, results, runs)
-        for job in wanted:
-            if job.name in results or job.name in found:
-                continue
-            row = known.get(key_of(job))
-            if row is not None:
-                found[job.name] = written(job, row, runs)
-                count += 1
-        if not found:
-            return count
-        results |= found
+    rows = on_record(out, plan.options.digest)
+    return known.recall(plan, lambda job: rows.get(key_of(job)), result_of, runs)
 
 
 def on_record(out: Path, digest: str) -> Known:
     """Rows by what they are of; none where there are no records."""
     found: Known = {}
     for table, stage in STAGES.items():
-        try:
-            record = read_record(f"optimizer.{table}", out)
-        except UserError:
-            continue
-        same = record.get("config", {}).get("weights_sha256") == digest
-        for row in record["rows"]:
-            if row["arm"] == "learned" and not same:
+        config, rows = known.rows_of(f"optimizer.{table}", out)
+        for row in rows:
+            if row["arm"] == "learned" and config.get("weights_sha256") != digest:
                 continue
-            key = stage, row["task"], row["arm"], row.get("settings_hash")
-            found[key] = {"commit": record["commit"], **row}
+            found[stage, row["task"], row["arm"], row.get("settings_hash")] = row
     return found
 
 
@@ -70,22 +49,13 @@ def key_of(job: Job) -> tuple[Any, ...]:
     return (*(labels[name] for name in names), mark)
 
 
-def written(job: Job, row: Mapping[str, Any], runs: Path) -> dict[str, Any]:
-    """The result of a job as its row has it, in the queue's folder."""
-    result = {
-        "name": job.name,
-        **dict(job.labels),
+def result_of(job: Job, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tables read of a run, as its row has it."""
+    return {
         "diverged": row["diverged"],
         "bits_per_byte": row["bits_per_byte"],
         "steps": job.config.train.steps,
         "params": row.get("params"),
         "flops": {"step": row.get("total_flops") or 0.0},
         "commit": row["commit"],
-        "config": to_dict(job.config),
-        "config_hash": config_hash(job.config),
     }
-    path = runs / f"{job.name}.json"
-    with told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, result)
-    return result

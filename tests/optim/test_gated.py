@@ -276,13 +276,13 @@ def test_the_nominal_rule_takes_the_steps_between_decisions(theta, about, small,
         GateSettings(between="x")
 
 
-def test_what_is_kept_between_decisions_can_be_learned(key, about, small, draw):
+def test_what_is_kept_between_decisions_can_be_learned(about, small, draw):
     """All kept is `held`, nothing kept is `nominal`, a half lies midway."""
     n = 2  # the first decides, the second doesn't
 
     def mix(between, keep=None):
         s = GateSettings(every=3, between=between)
-        theta = theta_of(key, s, noise=0.3)
+        theta = theta_of(jax.random.key(1), s, noise=0.3)
         if keep is not None:
             fixed = lambda x: x.at[..., -1].set(0.0)
             names = ("output", "direct", "role_progress")
