@@ -109,7 +109,7 @@ def simple(monkeypatch):
     sums over microbatches.
     """
 
-    def step_memory(config, device, overrides=None):
+    def step_memory(config, device, *own):
         t = config.train
         rows = t.batch // t.microbatches
         need = 1000 + rows * (40 if config.model.remat else 100)

@@ -23,9 +23,11 @@ def what_fits():
     """Known settings for each device instead of traces with many."""
     with pytest.MonkeyPatch.context() as patch:
         mend = {"small": Fit(4, True, 10**6), "none": None}
-        patch.setattr("uets_jax.train.plan.fits", lambda c, d: mend[d.name])
+        patch.setattr("uets_jax.train.plan.fits", lambda c, d, *own: mend[d.name])
         largest = {"cpu": 99, "small": 6, "none": 0}
-        patch.setattr("uets_jax.train.plan.largest_batch", lambda c, d: largest[d.name])
+        patch.setattr(
+            "uets_jax.train.plan.largest_batch", lambda c, d, *own: largest[d.name]
+        )
         yield
 
 
