@@ -7,7 +7,7 @@ import pytest
 
 from uets_jax.errors import UserError
 from uets_jax.optim.gate import GateSettings, check_theta, init_theta
-from uets_jax.optim.stored import CARD, SHIPPED, load_theta, save_theta
+from uets_jax.optim.stored import CARD, SHIPPED, load_theta, resolved, save_theta
 
 ALL = GateSettings(rules=("adam", "muon", "lion", "momentum", "mlp"), every=5)
 
@@ -97,3 +97,16 @@ def test_only_what_can_be_read_is_written(tmp_path, key):
         save_theta(tmp_path / "x.npz", theta, GateSettings(), {"task": []})
     with pytest.raises(UserError, match="not the fields"):
         save_theta(tmp_path / "x.npz", theta, ALL)
+
+
+def test_only_weights_that_were_learned_so_say_what_is_kept(tmp_path):
+    with pytest.raises(UserError, match="between: 'learned' does not fit the weights"):
+        resolved("default", every=4, between="learned")
+    settings = GateSettings(every=4, between="learned")
+    path = tmp_path / "own.npz"
+    save_theta(path, init_theta(jax.random.key(0), settings), settings)
+    theta, own = resolved(str(path), every=2)
+    assert (own.every, own.between) == (2, "learned")
+    assert theta.output.shape[1] == own.outputs
+    with pytest.raises(UserError, match="learned with 'learned'; give that"):
+        resolved(str(path), between="held")

@@ -111,6 +111,13 @@ def resolved(
         found = load_theta(None if weights == "default" else weights)
         theta, own = found.theta, found.settings
     theta = None if isinstance(theta, str) else theta
+    between = changes.get("between", own.between)
+    of_file = theta is not None and theta is not weights
+    if of_file and (between == "learned") != (own.between == "learned"):
+        raise UserError(
+            f"between: {between!r} does not fit the weights, which were learned with "
+            f"{own.between!r}; give that, or other weights"
+        )
     own = dataclasses.replace(own, **changes)
     if theta is not None:
         check_theta(theta, own, "weights")
