@@ -217,11 +217,11 @@ def test_a_guard_decides_whether_anything_changes(good, program, state, batch):
     same(after.opt, expected.opt)
 
 
-FROZEN = [(rule, "modern") for rule in ("adamw", "muon", "learned", "soap", "lion")]
-FROZEN += [(rule, "gpt2") for rule in ("adamw", "muon")]
+RULES = ("adamw", "muon", "learned", "soap", "lion")
 
 
-@pytest.mark.parametrize(("rule", "preset"), FROZEN)
+@pytest.mark.parametrize("preset", ["modern", "gpt2"])
+@pytest.mark.parametrize("rule", RULES)
 def test_what_is_frozen_does_not_move(rule, preset, tiny, batch):
     """Neither by momentum of the steps before nor by weight decay."""
     model = model_config(preset, "tiny", vocab=64, depth=3)
