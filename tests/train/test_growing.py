@@ -15,7 +15,7 @@ from uets_jax.growth.learned import load_policy, save_policy
 from uets_jax.growth.stages import Op, Stage, ladder, parse
 from uets_jax.models.presets import read_config
 from uets_jax.report.metrics import read_metrics
-from uets_jax.train import growing, loop, monitor
+from uets_jax.train import growing, loop
 from uets_jax.train.cost import total_costs
 from uets_jax.train.executable import evaluation_cost, executable
 from uets_jax.train.finished import evaluate_run, generate_run, open_run
@@ -196,16 +196,10 @@ def test_a_resume_with_another_plan_is_refused(whole, config, tmp_path):
 
 @pytest.mark.parametrize("bad", [5, 6])
 def test_a_rollback_behind_a_growth_grows_again(
-    bad, whole, config, tmp_path, monkeypatch
+    bad, whole, config, tmp_path, one_is_bad
 ):
     """Step 5 goes back to step 4; step 6 to step 5, saved before it grew."""
-    seen, real = [], monitor.bad
-
-    def once(values):
-        seen.append(values)
-        return "made up" if len(seen) == bad else real(values)
-
-    monkeypatch.setattr(monitor, "bad", once)
+    one_is_bad(bad)
     result = loop.train(saved(config, bad - 1), tmp_path / "run")
     summary = result.summary
     assert summary["rollbacks"] == 1

@@ -17,7 +17,7 @@ from uets_jax.growth.stages import ladder
 from uets_jax.measure.jaxpr import count
 from uets_jax.report.metrics import read_metrics
 from uets_jax.selection.scores import row_mean
-from uets_jax.train import loop, monitor
+from uets_jax.train import loop
 from uets_jax.train.cost import largest_stage, total_costs
 from uets_jax.train.executable import abstract_batch, shapes, trace_step
 from uets_jax.train.finished import open_run
@@ -218,16 +218,10 @@ def test_a_killed_run_resumes_bit_identical(whole, config, tmp_path, monkeypatch
 
 @pytest.mark.parametrize(("bad", "every"), [(4, 2), (5, 4)])
 def test_a_rollback_refers_to_what_its_checkpoint_referred_to(
-    bad, every, config, tmp_path, monkeypatch
+    bad, every, config, tmp_path, monkeypatch, one_is_bad
 ):
     """Step 4 goes back to 2, before the growth; step 5 to 4, after it."""
-    seen, real = [], monitor.bad
-
-    def once(values):
-        seen.append(values)
-        return "made up" if len(seen) == bad else real(values)
-
-    monkeypatch.setattr(monitor, "bad", once)
+    one_is_bad(bad)
     steps = watch(monkeypatch)
     result = loop.train(saved(config, every), tmp_path / "run")
     assert result.summary["rollbacks"] == 1
