@@ -28,7 +28,7 @@ from experiments.bench_tables import write_tables
 from experiments.records import RESULTS, check_kept, read_record
 from experiments.runner import pin, run_queue, serve
 from experiments.script import check_queue, command, ended, queue_parser
-from uets_jax.errors import EXIT_OK, UserError
+from uets_jax.errors import EXIT_OK, UserError, nearest
 
 PREPARE = {"clean": tracks.clean, "mixture": tracks.mixture}
 EXIT_DIFFERENT = 1
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     found = queue_parser("bench", "runs/bench")
     flag = found.add_argument
     flag("--only", choices=PREPARE, action="append", help="one track")
-    flag("--rung", action="append", default=[], help="one rung, such as `+ start`")
+    flag("--rung", action="append", default=[], help="`+ start`, `mixture/uets/blind`")
     flag("--known", action="store_true", help="don't repeat runs on record")
     flag("--trials", type=int, default=TRIALS, help="of each rung")
     flag("--row", metavar="TRACK/NAME[/MODE]", help="run a recorded row again")
@@ -79,8 +79,12 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
         same = again(rung, options, given.runs, RESULTS, given.quick)
         return EXIT_OK if same else EXIT_DIFFERENT
     plan = Ladder(options, measure_with(given.data_dir))
-    if not plan.rungs():
-        raise UserError(f"--rung {given.rung}: the tracks have no such rung")
+    there = {word for rung in plan.rungs() for word in (rung.name, rung.path)}
+    for word in given.rung:
+        if word not in there:
+            every = Ladder(dataclasses.replace(options, names=())).rungs()
+            known = {name for rung in every for name in (rung.name, rung.path)}
+            raise UserError(f"--rung {word}: {nearest(word, known)}")
     if given.worker < 0:
         rungs = {(rung.track, rung.name, rung.mode) for rung in plan.rungs()}
         check_kept("bench.runs", ("track", "arm", "mode"), rungs, given.out)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.bench_arms import Rung, axes, ladder
-from experiments.bench_plan import MODES, Ladder, Options
+from experiments.bench_arms import MODES, Rung, axes, ladder
+from experiments.bench_plan import Ladder, Options
 from experiments.records import read_record
 from experiments.runner import run_queue
 from uets_jax.errors import UserError, nearest
@@ -22,12 +22,7 @@ def find(row: str) -> Rung:
     Raises:
       UserError: for a rung that the ladder doesn't have.
     """
-    rungs = {
-        "/".join(filter(None, (rung.track, rung.name, rung.mode))): rung
-        for track, modes in MODES.items()
-        for mode in modes
-        for rung in ladder(track, mode)
-    }
+    rungs = {rung.path: rung for track in MODES for rung in ladder(track)}
     if row not in rungs:
         raise UserError(f"--row {row}: {nearest(row, rungs)}")
     return rungs[row]

@@ -6,7 +6,7 @@ all: it gets as many steps as are left for it.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ PARTS: dict[str, dict[str, dict[str, Any]]] = {
 IDEAS = ("lengths", "select", "growth", "learned")  # beside the monitor
 ORDER = ("memories", "start", "rows", "backoff", *IDEAS)
 COUNTED = ("rows", "backoff")  # need the start
+MODES = {"clean": (), "mixture": ("target", "blind")}  # of selection, by track
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Rung:
 
     name:  as in the record.
     track: clean or mixture.
-    mode:  what it may know of the target: target, blind, or "".
+    mode:  what its selection may know of the target: target or blind; "": it selects
+           nothing.
     base:  b2 or b2m.
     parts: switched on.
     after: name of the rung whose settings its search starts from; "": the recipe's.
@@ -63,25 +65,42 @@ class Rung:
         plain = "".join(c if c.isalnum() else "_" for c in self.name)
         return "_".join(filter(None, (self.track, plain, self.mode)))
 
+    @property
+    def path(self) -> str:
+        """Names it among all tracks and modes."""
+        return "/".join(filter(None, (self.track, self.name, self.mode)))
 
-def ladder(track: str, mode: str = "") -> list[Rung]:
+
+def ladder(track: str) -> list[Rung]:
     """Every rung of a track: parts added one by one, each alone, the ideas alone.
 
-    `uets` has all parts; `uets_core` the ideas without start and tables.
+    `uets` has all parts; `uets_core` the ideas without start and tables. A rung that
+    selects is there once for each mode.
     """
-    order = [p for p in ORDER if p != "select" or track == "mixture"]
+    modes = MODES[track]
+    order = [p for p in ORDER if p != "select" or modes]
+    plain = lambda rung: "select" not in rung.parts
+    found = [rung for rung in _parts(track, order) if plain(rung)]
+    for mode in modes:
+        every = [dataclasses.replace(r, mode=mode) for r in _parts(track, order)]
+        found += [rung for rung in every if not plain(rung)]
+    return found
+
+
+def _parts(track: str, order: Sequence[str]) -> list[Rung]:
+    """The rungs of parts in this order."""
     found, before = [], ""
     for place, part in enumerate(order):
         last = place == len(order) - 1
         name = "uets" if last else f"+ {part}"
-        found.append(Rung(name, track, mode, "b2m", (*order[: place + 1],), before))
+        found.append(Rung(name, track, "", "b2m", (*order[: place + 1],), before))
         before = name
     for part in order:
         if part != "memories":
             alone = ("start", part) if part in COUNTED else (part,)
-            found.append(Rung(f"b2m + {' + '.join(alone)}", track, mode, "b2m", alone))
+            found.append(Rung(f"b2m + {' + '.join(alone)}", track, "", "b2m", alone))
     ideas = tuple(p for p in order if p in IDEAS)
-    found.append(Rung("uets_core", track, mode, "b2", ("memories", *ideas)))
+    found.append(Rung("uets_core", track, "", "b2", ("memories", *ideas)))
     return found
 
 

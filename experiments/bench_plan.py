@@ -27,7 +27,6 @@ EVAL_TOKENS = 100_000  # of valid-A, in a trial
 BUDGETS = (0.125, 0.25)  # others as T1 and T2 ask for them
 LEAST, MOST = 1 / 64, 1.0
 AT_UNIT = ("uets", "uets_core")  # rungs that get a run at U in any case
-MODES = {"clean": ("",), "mixture": ("target", "blind")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Options:
     """What the command line says.
 
     targets: T1 and T2 in bits per byte by (track, mode).
-    names:   of the rungs; none: all.
+    names:   of the rungs, or their paths; none: all.
     """
 
     stores: Path
@@ -74,20 +73,15 @@ class Ladder:
 
     def rungs(self) -> list[Rung]:
         """Of the tracks and names that are asked for."""
-        found = [
-            rung
-            for track in self.options.tracks
-            for mode in MODES[track]
-            for rung in ladder(track, mode)
-        ]
+        found = [rung for track in self.options.tracks for rung in ladder(track)]
         names = self.options.names
-        return [rung for rung in found if not names or rung.name in names]
+        asked = lambda rung: not names or rung.name in names or rung.path in names
+        return [rung for rung in found if asked(rung)]
 
     def before(self, rung: Rung) -> Rung | None:
         """The rung whose settings the search starts from."""
-        return next(
-            (r for r in ladder(rung.track, rung.mode) if r.name == rung.after), None
-        )
+        here = [r for r in ladder(rung.track) if r.mode in (rung.mode, "")]
+        return next((r for r in here if r.name == rung.after), None)
 
     def tuned(
         self, rung: Rung, results: Results, jobs: list[Job]

@@ -10,10 +10,10 @@ import numpy as np
 
 from experiments.bench_arms import Rung
 from experiments.bench_plan import Ladder
+from experiments.bench_times import RungTime
 from experiments.foundation import training_flops
 from experiments.records import read_record
 from experiments.runner import Results
-from experiments.step_times import StepTime
 from uets_jax.errors import UserError
 from uets_jax.measure.target import Curve, Target, budget_at, loss_at, ratio
 
@@ -115,7 +115,7 @@ def targets(lines: Sequence[Line]) -> dict[tuple[str, str], tuple[float, float]]
     """(T1, T2) in bits per byte by track and mode; see `PROTOCOL`.
 
     T1 is what b0 reaches with U, T2 what b3 (in the mode) does, on clean the better of
-    b2 and b2m.
+    b2 and b2m. An arm without a mode, on a track that has them, is held to the first.
     """
     found = {}
     for track in dict.fromkeys(line.track for line in lines):
@@ -125,6 +125,7 @@ def targets(lines: Sequence[Line]) -> dict[tuple[str, str], tuple[float, float]]
             t1 = named(here, "b0").target().losses.mean()
             t2 = yardstick(here, mode).target().losses.mean()
             found[track, mode] = float(t1), float(t2)
+        found.setdefault((track, ""), found[track, modes[0]])
     return found
 
 
@@ -148,7 +149,7 @@ def named(lines: Sequence[Line], arm: str, mode: str = "") -> Line:
 
 
 def made(
-    plan: Ladder, results: Results, times: Mapping[str, "RungTime"]
+    plan: Ladder, results: Results, times: Mapping[str, RungTime]
 ) -> list[tuple[Rung, Line]]:
     """The lines of the rungs whose final runs are all there."""
     found = []
@@ -166,22 +167,6 @@ def made(
     return found
 
 
-@dataclasses.dataclass(frozen=True)
-class RungTime:
-    """What a rung takes on a quiet machine.
-
-    stages: (share of the steps, its step) of every shape of the model.
-    """
-
-    stages: tuple[tuple[float, StepTime], ...]
-
-    def seconds(self, steps: int) -> float:
-        """Of a run, without compilation and evaluation."""
-        _, first = self.stages[0]
-        each = sum(share * step.step_seconds for share, step in self.stages)
-        return first.start_seconds + steps * each
-
-
 def _made(rung: Rung, runs: Mapping[tuple[float, int], Record], time: RungTime) -> Line:
     sound = {k: r for k, r in runs.items() if not r["diverged"]}
     one = {budget: run for (budget, _), run in reversed(sound.items())}
@@ -190,16 +175,14 @@ def _made(rung: Rung, runs: Mapping[tuple[float, int], Record], time: RungTime) 
         "tokens": {b: float(run["tokens"]) for b, run in one.items()},
         "seconds": {b: time.seconds(run["steps"]) for b, run in one.items()},
     }
-    steps = [step for _, step in time.stages]
-    peaks = [step.peak_bytes for step in steps if step.peak_bytes is not None]
     return Line(
         rung.name,
         rung.track,
         rung.mode,
         runs,
         spent,
-        sum(step.compile_seconds for step in steps),
-        max(peaks, default=None),
+        time.compile_seconds,
+        time.peak_bytes,
     )
 
 

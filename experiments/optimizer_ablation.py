@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import meta_gate
+from experiments import meta_gate, tracks
 from experiments.meta_stages import VARIANTS
 from experiments.optimizer_plan import TASKS, Options, configure, runs_of
 from experiments.optimizer_rows import bits
@@ -89,7 +89,9 @@ def run(
         validate(run_config(given.stores, arm, nominal_of(arm), settings, 1, "default"))
     if given.worker >= 0:
         pin(given.worker)
-    elif given.workers > 1:
+    else:
+        tracks.clean(given.data_dir, given.stores)  # the text of TASK
+    if given.worker < 0 and given.workers > 1:
         serve(given.workers, "experiments.meta_optimizer", words)
     for arm, seed in arms:
         learn(arm, seed, updates, given.data_dir, folder)

@@ -7,7 +7,7 @@ from experiments import bench
     ("words", "said"),
     [
         (["--row", "clean/uetz"], "--row clean/uetz"),
-        (["--rung", "nothing"], "no such rung"),
+        (["--rung", "uetz"], "--rung uetz: "),
         (["--trials", "0"], "--trials"),
         (["--seeds", "0"], "--seeds"),
     ],

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("free_steps")
 
 def test_each_rung_of_the_ladder_adds_one_part():
     for track, without in (("clean", {"select"}), ("mixture", set())):
-        rungs = ladder(track)
+        rungs = [r for r in ladder(track) if r.mode != "blind"]
         chain = [r for r in rungs if r.name.startswith("+") or r.name == "uets"]
         for before, rung in itertools.pairwise(chain):
             assert rung.parts[:-1] == before.parts
@@ -28,6 +28,14 @@ def test_each_rung_of_the_ladder_adds_one_part():
         assert core.base == "b2"
         assert not {"start", "rows", "backoff"} & set(core.parts)
         assert len({r.key for r in rungs}) == len(rungs)
+
+
+def test_only_what_selects_has_modes():
+    for rung in ladder("mixture"):
+        assert (rung.mode != "") == ("select" in rung.parts)
+    modes = {r.mode for r in ladder("mixture") if r.name == "uets"}
+    assert modes == {"target", "blind"}
+    assert {r.mode for r in ladder("clean")} == {""}
 
 
 def test_a_part_switches_on_what_it_names(tmp_path):

@@ -84,6 +84,21 @@ def test_a_start_off_the_grid_is_left_where_it_was():
     assert moved[1:] == grid[1:]
 
 
+def test_a_rung_is_asked_for_by_name_or_by_path(tmp_path):
+    options = Options(tmp_path, TARGETS, names=("+ start", "mixture/uets/blind"))
+    found = [rung.path for rung in Ladder(options).rungs()]
+    assert found == ["clean/+ start", "mixture/+ start", "mixture/uets/blind"]
+
+
+def test_modes_share_the_search_of_what_comes_before_selection(tmp_path):
+    names = ("mixture/+ select/target", "mixture/+ select/blind")
+    found = Ladder(Options(tmp_path, TARGETS, names=names, trials=2))
+    results = carried_out(found, loss)
+    trials = [r for r in results.values() if r["stage"] == "trial"]
+    assert {r["mode"] for r in trials if r["arm"] == "+ lengths"} == {""}
+    assert len(trials) == 2 * 7  # five rungs before it, and it in each mode
+
+
 def test_plans_of_other_options_are_other_plans(tmp_path):
     options = plan(tmp_path).options
     both = dataclasses.replace(options, tracks=("clean", "mixture"))

@@ -3,8 +3,7 @@ import math
 import pytest
 
 from experiments.bench_arms import Rung
-from experiments.bench_rows import Line, RungTime, against, ladder_rows, named, targets
-from experiments.step_times import StepTime
+from experiments.bench_rows import Line, against, ladder_rows, named, targets
 from uets_jax.errors import UserError
 
 BUDGETS = (0.125, 0.25, 0.5, 1.0)
@@ -63,6 +62,7 @@ def test_the_yardstick_on_mixture_is_b3_in_the_same_mode():
     row = against(known, line("uets", 16, "mixture", "blind"))
     assert row["flops_ratio_b3"] == pytest.approx(3.2, rel=1e-3)
     assert row["t2_arm"] == "b3"
+    assert found["mixture", ""] == found["mixture", "target"]
 
 
 def test_quality_is_read_where_the_target_is_reached():
@@ -90,11 +90,6 @@ def test_a_diverged_run_takes_its_budget_away():
     assert row["bits_per_byte_u0.25"] is None
     assert row["bits_per_byte_u0.5"] == pytest.approx(2 - 0.1 * 2)
     assert row["parts"] == "start"
-
-
-def test_seconds_hold_every_stage_and_the_start():
-    stages = ((0.75, StepTime(0.1, 1.0, 1, 3.0)), (0.25, StepTime(0.5, 1.0, 1, 3.0)))
-    assert RungTime(stages).seconds(10) == pytest.approx(3 + 10 * (0.075 + 0.125))
 
 
 def test_an_arm_that_is_not_there_is_named():
