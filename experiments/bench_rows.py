@@ -31,6 +31,7 @@ class Line:
 
     spent: by currency and budget, the same for all seeds.
     start_flops: of `spent["flops"]`, before the first step.
+    control: share of a step's seconds that deciding takes; None: not timed.
     """
 
     arm: str
@@ -41,6 +42,7 @@ class Line:
     compile_seconds: float | None = None
     peak_bytes: int | None = None
     start_flops: int = 0
+    control: float | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -183,6 +185,7 @@ def _made(rung: Rung, runs: Mapping[tuple[float, int], Record], time: RungTime) 
         spent,
         time.compile_seconds,
         time.peak_bytes,
+        control=time.control,
     )
 
 
@@ -215,6 +218,7 @@ def _about(rung: Rung | None, line: Line) -> dict[str, Any]:
         )
     row["peak_memory_bytes"] = line.peak_bytes
     row["compile_seconds"] = line.compile_seconds
+    row["control_seconds_fraction"] = line.control
     return row
 
 

@@ -23,8 +23,9 @@ NOTE = (
     "target's included; _t: t-interval of the log ratio; None: no run bounds it. "
     "FLOPs hold statistics, scoring and all control. Seconds: steps times the median "
     "step, every arm's timed alone on one machine, and the start; evaluation and "
-    "compilation left out. Quality: at the smallest budget that reaches T2 (else the "
-    "largest), beside t2_arm's at U."
+    "compilation left out; control_seconds_fraction: of the first shape's step, what "
+    "selection and the learned rule take, by timing it without them. Quality: at the "
+    "smallest budget that reaches T2 (else the largest), beside t2_arm's at U."
 )
 
 

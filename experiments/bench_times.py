@@ -10,7 +10,7 @@ from experiments.bench_plan import TUNED, Ladder
 from experiments.records import settings_hash
 from experiments.runner import Results, read_file
 from experiments.step_times import StepTime, step_time
-from uets_jax.config import ExperimentConfig
+from uets_jax.config import ExperimentConfig, SelectConfig
 from uets_jax.growth.stages import ladder as stages_of
 from uets_jax.growth.stages import parse
 from uets_jax.train.files import write_json
@@ -20,10 +20,12 @@ from uets_jax.train.files import write_json
 class RungTime:
     """What a rung takes on a quiet machine.
 
-    stages: (share of the steps, its step) of every shape of the model.
+    stages:  (share of the steps, its step) of every shape of the model.
+    control: seconds of deciding over those of the first step; None: not timed.
     """
 
     stages: tuple[tuple[float, StepTime], ...]
+    control: float | None = None
 
     def seconds(self, steps: int) -> float:
         """Of a run, without compilation and evaluation."""
@@ -55,15 +57,30 @@ class Times:
 
     def __call__(self, config: ExperimentConfig) -> RungTime:
         """Of a run: each shape of its model timed alone."""
-        stages = []
-        for share, stage in shares(config):
-            one = alone(stage)
-            key = settings_hash(dataclasses.asdict(one))
-            if key not in self.known["steps"]:
-                self.known["steps"][key] = dataclasses.asdict(step_time(one))
-                write_json(self.path, self.known)
-            stages.append((share, StepTime(**self.known["steps"][key])))
-        return RungTime(tuple(stages))
+        found = shares(config)
+        stages = tuple((share, self.step(stage)) for share, stage in found)
+        _, first = found[0]
+        plain = undecided(first)
+        if plain == first:
+            return RungTime(stages, 0.0)
+        whole = self.step(first).step_seconds
+        return RungTime(stages, 1 - self.step(plain).step_seconds / whole)
+
+    def step(self, config: ExperimentConfig) -> StepTime:
+        """Of a model of one shape."""
+        one = alone(config)
+        key = settings_hash(dataclasses.asdict(one))
+        if key not in self.known["steps"]:
+            self.known["steps"][key] = dataclasses.asdict(step_time(one))
+            write_json(self.path, self.known)
+        return StepTime(**self.known["steps"][key])
+
+
+def undecided(config: ExperimentConfig) -> ExperimentConfig:
+    """The run without selection and with Muon in place of the learned rule."""
+    name = "muon" if config.optim.name == "learned" else config.optim.name
+    optim = dataclasses.replace(config.optim, name=name)
+    return dataclasses.replace(config, select=SelectConfig(), optim=optim)
 
 
 def rung_times(plan: Ladder, results: Results, times: Times) -> dict[str, RungTime]:

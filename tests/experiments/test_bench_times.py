@@ -10,6 +10,7 @@ from experiments.bench_times import (
     baseline_time,
     rung_times,
     shares,
+    undecided,
 )
 from experiments.step_times import StepTime
 
@@ -57,6 +58,18 @@ def test_times_are_kept_between_calls(tiny, tmp_path, made):
         assert times["one"].seconds(10) == pytest.approx(3.0)
         assert times["one"].peak_bytes == 5
     assert len(made) == 1
+
+
+def test_what_deciding_takes_is_timed_by_leaving_it_out(tiny, tmp_path, monkeypatch):
+    select = dataclasses.replace(tiny.select, method="aql", candidates=4)
+    deciding = dataclasses.replace(tiny, select=select)
+    fake = lambda c: StepTime(0.1 if c.select.method == "none" else 0.125, 1.0, 5)
+    monkeypatch.setattr(bench_times, "step_time", fake)
+    times = Times(tmp_path / "times.json")
+    assert times(deciding).control == pytest.approx(0.2)
+    assert times(tiny).control == 0.0
+    learned = dataclasses.replace(tiny.optim, name="learned")
+    assert undecided(dataclasses.replace(tiny, optim=learned)).optim.name == "muon"
 
 
 def test_a_baseline_is_timed_with_the_recipe_of_its_runs(tmp_path, made):
