@@ -26,6 +26,7 @@ TUNED = 0.25  # in units: within twice of where most rungs reach T2
 EVAL_TOKENS = 100_000  # of valid-A, in a trial
 BUDGETS = (0.125, 0.25)  # others as T1 and T2 ask for them
 LEAST, MOST = 1 / 64, 1.0
+SHORTER = (1 / 2, 3 / 4)  # the next budget, the second where the first pays for no step
 AT_UNIT = ("uets", "uets_core")  # rungs that get a run at U in any case
 
 
@@ -125,9 +126,10 @@ class Ladder:
         reach = lambda budget: self.mean(rung, settings, budget, results)
         low = min(planned)
         while low > LEAST and (here := reach(low)) and here < t1:
-            low /= 2
-            if not self.pays(rung, settings, low):
+            paid = [low * s for s in SHORTER if self.pays(rung, settings, low * s)]
+            if not paid:
                 break
+            low = paid[0]
             yield from self.seeds(rung, settings, low)
         high = max(planned)
         while high < MOST and (here := reach(high)) and here > t2:

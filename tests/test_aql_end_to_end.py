@@ -145,7 +145,13 @@ def signal_at(monkeypatch, step):
 
 
 @pytest.mark.parametrize(
-    ("name", "last"), [("blind", 5), ("target", 7), ("pool", 4), ("short first", 6)]
+    ("name", "last"),
+    [
+        pytest.param("blind", 5, marks=pytest.mark.slow),
+        ("target", 7),
+        pytest.param("pool", 4, marks=pytest.mark.slow),
+        pytest.param("short first", 6, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_resumes_bit_identical(
     name, last, whole, configs, tmp_path, monkeypatch

@@ -145,6 +145,7 @@ def test_two_processes_equal_one_over_50_steps(whole, config, tmp_path):
     assert both["samples"]
 
 
+@pytest.mark.slow
 def test_a_stopped_and_a_killed_pair_end_bit_identical(whole, config, tmp_path):
     out = tmp_path / "run"
     pair = Pair(config, out, slow=0.1)
@@ -175,6 +176,7 @@ def test_a_stopped_and_a_killed_pair_end_bit_identical(whole, config, tmp_path):
     assert summary(out)["resumes"] == 2
 
 
+@pytest.mark.slow
 def test_the_watchdog_ends_a_stuck_pair(config, tmp_path):
     watched = dataclasses.replace(
         config, train=dataclasses.replace(config.train, watchdog=15, eval_every=0)

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import itertools
 import re
 
 import chex
@@ -217,11 +218,20 @@ def test_a_guard_decides_whether_anything_changes(good, program, state, batch):
     same(after.opt, expected.opt)
 
 
-RULES = ("adamw", "muon", "learned", "soap", "lion")
+SLOW = ("learned", "soap")  # one preset of each is enough by default
+PAIRS = [
+    pytest.param(
+        rule,
+        preset,
+        marks=[pytest.mark.slow] if rule in SLOW and preset == "gpt2" else [],
+    )
+    for rule, preset in itertools.product(
+        ("adamw", "muon", "learned", "soap", "lion"), ("modern", "gpt2")
+    )
+]
 
 
-@pytest.mark.parametrize("preset", ["modern", "gpt2"])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("rule", "preset"), PAIRS)
 def test_what_is_frozen_does_not_move(rule, preset, tiny, batch):
     """Neither by momentum of the steps before nor by weight decay."""
     model = model_config(preset, "tiny", vocab=64, depth=3)

@@ -18,6 +18,7 @@ def bench(tmp_path_factory):
     return Bench(folder, Path(os.environ["UETS_CACHE"], "faults"), steps=40, every=10)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_nothing_had_happened(bench):
     row = kill9(bench, 1)
     assert row["failures"] == 0

@@ -103,7 +103,9 @@ def test_a_vocabulary_too_large_to_square_is_refused(tiny, corpus):
         open_session(counting(tiny, corpus, vocab=10_000))
 
 
-@pytest.mark.parametrize("rule", ["adamw", "muon"])
+@pytest.mark.parametrize(
+    "rule", [pytest.param("adamw", marks=pytest.mark.slow), "muon"]
+)
 def test_tables_that_are_not_trained_cost_nothing_and_stay(
     rule, tiny, corpus, tmp_path
 ):
