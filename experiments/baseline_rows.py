@@ -13,7 +13,7 @@ from experiments.foundation import training_flops
 from experiments.runner import Measure, Results
 from experiments.step_times import StepTime
 from uets_jax.build import build
-from uets_jax.config import window_length
+from uets_jax.config import ExperimentConfig, window_length
 from uets_jax.data.store import prepare
 from uets_jax.errors import UserError
 from uets_jax.evaluate.tasks import evaluate_task, read_task
@@ -26,8 +26,9 @@ from uets_jax.measure.target import (
     loss_at,
     ratio,
 )
-from uets_jax.step import evaluated
+from uets_jax.step import Program, evaluated
 from uets_jax.train.loop import Result
+from uets_jax.types import Params
 
 TASKS = {"blimp": 20, "lambada_dev": 300}  # items of each group, of 67 paradigms and 1
 METRICS = ("blimp_accuracy", "lambada_dev_bits_per_byte")
@@ -38,23 +39,25 @@ def measure_with(data: Path) -> Measure:
     """Reads BLiMP and LAMBADA off a finished run; None where the files are missing."""
 
     def measure(result: Result) -> Mapping[str, Any]:
-        tokenizer = prepare(result.config.data).tokenizer
         program = build(result.config)
-        found: dict[str, Any] = dict.fromkeys(METRICS)
-        for name, limit in TASKS.items():
-            path = data / "evals" / f"{name}.jsonl.xz"
-            if path.exists():
-                found |= evaluate_task(
-                    program,
-                    evaluated(program, result.state),
-                    tokenizer,
-                    read_task(path),
-                    window_length(result.config),
-                    limit=limit,
-                ).metrics
-        return found
+        return quality(result.config, program, evaluated(program, result.state), data)
 
     return measure
+
+
+def quality(
+    config: ExperimentConfig, program: Program, params: Params, data: Path
+) -> dict[str, Any]:
+    """Metrics of `TASKS`, whose files are in `data/evals`; None without one."""
+    tokenizer = prepare(config.data).tokenizer
+    found: dict[str, Any] = dict.fromkeys(METRICS)
+    for name, limit in TASKS.items():
+        path = data / "evals" / f"{name}.jsonl.xz"
+        if path.exists():
+            task, length = read_task(path), window_length(config)
+            told = evaluate_task(program, params, tokenizer, task, length, limit=limit)
+            found |= told.metrics
+    return found
 
 
 def run_row(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def run(given: argparse.Namespace, words: Sequence[str]) -> int:
         serve(given.workers, "experiments.bench", words)
     results = run_queue(plan, given.runs)
     for path in write_tables(
-        plan, results, given.runs, given.out, command("bench", words)
+        plan, results, given.runs, given.out, command("bench", words), given.data_dir
     ):
         print(path)
     rows = read_record("bench.ladder", given.out)["rows"]

@@ -11,9 +11,10 @@ from experiments.bench_plan import Ladder, Options
 from experiments.records import read_record
 from experiments.runner import run_queue
 from uets_jax.errors import UserError, nearest
+from uets_jax.measure.machine import commit
 
 LARGEST = 0.25  # in units, with `quick`
-CLOSE = 0.01  # bits per byte: seeds differ by less, machines by far less
+CLOSE = 0.002  # bits per byte: machines differ by less
 
 
 def find(row: str) -> Rung:
@@ -71,7 +72,8 @@ def again(
     jobs = [job for b in budgets for job in plan.seeds(rung, settings, b)]
     if quick:
         jobs = [job for job in jobs if dict(job.labels)["seed"] == 1]
-    results = run_queue(lambda _: jobs, runs / "again", say)
+    where = runs / "again" / (commit() or "unknown")[:12]  # another program, other runs
+    results = run_queue(lambda _: jobs, where, say)
     close = True
     for budget in budgets:
         now = [
@@ -93,6 +95,6 @@ def again(
 
 
 def spread(bits: list[float]) -> tuple[float, float]:
-    """Two standard deviations around the mean, `CLOSE` at least."""
-    half = max(2 * float(np.std(bits, ddof=1)) if len(bits) > 1 else 0.0, CLOSE)
+    """Three standard deviations around the mean, and `CLOSE`."""
+    half = CLOSE + (3 * float(np.std(bits, ddof=1)) if len(bits) > 1 else 0.0)
     return float(np.mean(bits)) - half, float(np.mean(bits)) + half

@@ -35,6 +35,7 @@ PARTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 IDEAS = ("lengths", "select", "growth", "learned")  # beside the monitor
 ORDER = ("memories", "start", "rows", "backoff", *IDEAS)
+COUNTING = 2  # of the back-off tables: raised where the same text is counted otherwise
 COUNTED = ("rows", "backoff")  # need the start
 MODES = {"clean": (), "mixture": ("target", "blind")}  # of selection, by track
 

@@ -11,6 +11,7 @@ from experiments.runner import Job
 from uets_jax.config import to_dict
 
 TABLES = ("trials", "runs")
+NAMES = ("stage", "arm", "track", "mode", "counting")
 ENDING = "_flops"
 TOTAL = f"total{ENDING}"
 
@@ -24,7 +25,7 @@ def recall(plan: Ladder, out: Path, runs: Path) -> int:
       runs: folder of the queue's results; those that it has stay.
     """
     found = {
-        (row["stage"], row["arm"], row["track"], row["mode"], row["settings_hash"]): row
+        (*(row.get(name) for name in NAMES), row["settings_hash"]): row
         for table in TABLES
         for row in known.rows_of(f"bench.{table}", out)[1]
     }
@@ -34,9 +35,8 @@ def recall(plan: Ladder, out: Path, runs: Path) -> int:
 def key_of(job: Job) -> tuple[Any, ...]:
     """What a row of the job's result says that it is of."""
     labels = dict(job.labels)
-    names = ("stage", "arm", "track", "mode")
     mark = settings_hash(to_dict(job.config))
-    return (*(labels[name] for name in names), mark)
+    return (*(labels.get(name) for name in NAMES), mark)
 
 
 def result_of(job: Job, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,15 @@ from uets_jax.report.svg import Series, chart
 
 Row = Mapping[str, Any]
 SIZE = (640, 360)
-DRAWN = {"b0": 0, "b2": 2, "b2m": 5, "b3": 6, "+ start": 3, "uets_core": 4, "uets": 1}
+DRAWN = {
+    "b0": 0,
+    "b2m": 5,
+    "b3": 6,
+    "+ start": 3,
+    "+ rows": 2,
+    "+ backoff": 4,
+    "uets": 1,
+}
 RATIOS = {
     "flops_ratio_b0": "FLOPs, b0 at T1",
     "seconds_ratio_b0": "seconds, b0 at T1",

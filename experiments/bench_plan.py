@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import arms, search
-from experiments.bench_arms import Rung, axes, configure, ladder
+from experiments.bench_arms import COUNTING, Rung, axes, configure, ladder
 from experiments.runner import Job, Measure, Results
 from uets_jax.config import ExperimentConfig
 from uets_jax.errors import UserError
@@ -197,7 +197,7 @@ def started(
 def _labels(
     rung: Rung, stage: str, settings: Mapping[str, Any], budget: float, seed: int
 ) -> tuple[tuple[str, Any], ...]:
-    about = {
+    about: dict[str, Any] = {
         "stage": stage,
         "track": rung.track,
         "mode": rung.mode,
@@ -207,6 +207,8 @@ def _labels(
         "budget_units": budget,
         "seed": seed,
     }
+    if stage == "final" and "backoff" in rung.parts:
+        about["counting"] = COUNTING
     return tuple(itertools.chain(about.items(), settings.items()))
 
 

@@ -21,7 +21,18 @@ CURRENCIES = ("flops", "tokens", "seconds")
 CONTROL = ("scoring", "probe", "policy", "growth")  # FLOPs of deciding
 QUALITY = ("blimp_accuracy", "lambada_dev_bits_per_byte")
 T2_ARMS = ("b2", "b2m", "b3")
-TOLD = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # budgets with a column
+STRONGEST = "b2m + start"  # the best arm without tables larger than b2m's
+TOLD = (
+    1 / 64,
+    9 / 512,
+    3 / 128,
+    1 / 32,
+    1 / 16,
+    1 / 8,
+    1 / 4,
+    1 / 2,
+    1.0,
+)  # budgets with a column
 Record = Mapping[str, Any]
 
 
@@ -196,8 +207,23 @@ def ladder_rows(
     rows = []
     for rung, line in [*((None, k) for k in known), *ours]:
         here = [k for k in known if k.track == line.track]
-        rows.append({**_about(rung, line), **against(here, line)})
+        row = {**_about(rung, line), **against(here, line)}
+        tuned = [o for _, o in ours if (o.arm, o.track) == (STRONGEST, line.track)]
+        row |= over_tuned(tuned, line)
+        if row["reads_all_text"]:  # its steps are not all that it has read
+            row |= {k: None for k in row if k.startswith("tokens_ratio")}
+        rows.append(row)
     return rows
+
+
+def over_tuned(tuned: Sequence[Line], line: Line) -> dict[str, Any]:
+    """The ratio to `STRONGEST`, at what that reaches with U; None where it has no such
+    runs.
+    """
+    key = "flops_ratio_tuned"
+    if not tuned or 1.0 not in tuned[0].budgets:
+        return dict.fromkeys(_names(key))
+    return _ratio(key, tuned[0], line, tuned[0].target(), "flops")
 
 
 def _about(rung: Rung | None, line: Line) -> dict[str, Any]:
@@ -210,7 +236,12 @@ def _about(rung: Rung | None, line: Line) -> dict[str, Any]:
         "parts": " ".join(rung.parts) if rung else None,
         "seeds": len(line.seeds),
         "diverged_runs": sum(r["bits_per_byte"] is None for r in line.runs.values()),
+        "params": next(iter(line.runs.values())).get("params"),
+        "reads_all_text": bool(rung and "start" in rung.parts),
     }
+    least = min(line.budgets, default=None)
+    row["least_units"] = least
+    row["bits_per_byte_least"] = least and float(line.losses(least).mean())
     for budget in TOLD:
         there = budget in line.budgets
         row[f"bits_per_byte_u{budget:g}"] = (
@@ -257,15 +288,20 @@ def _ratio(
     key: str, base: Line, line: Line, target: Target, currency: str
 ) -> dict[str, Any]:
     """A ratio with its bootstrap and t-intervals; None where nothing bounds it."""
-    names = [key, *(f"{key}_{m}_{end}" for m in ("ci", "t") for end in ("low", "high"))]
+    names = _names(key)
     if len(line.budgets) < 2:
         return dict.fromkeys(names)
     curves = base.curve(currency), line.curve(currency)
     spread = ratio(*curves, target)
     found = {key: spread.value, **_ends(f"{key}_ci", spread)}
-    if not line.seeds == base.seeds == target.seeds:
+    if spread.value is None or not line.seeds == base.seeds == target.seeds:
         return {**found, **dict.fromkeys(names[3:])}
     return {**found, **_ends(f"{key}_t", ratio(*curves, target, method="t"))}
+
+
+def _names(key: str) -> list[str]:
+    """Of a ratio and the ends of its intervals."""
+    return [key, *(f"{key}_{m}_{end}" for m in ("ci", "t") for end in ("low", "high"))]
 
 
 def _ends(key: str, one: Any) -> dict[str, Any]:
@@ -289,16 +325,17 @@ def _at(line: Line, flops: float) -> float | None:
 
 
 def quality(line: Line, strong: Line) -> dict[str, Any]:
-    """BLiMP and last words at the smallest budget that reaches T2, and the baseline's.
-
-    Where none does, at the largest.
+    """BLiMP and last words at the smallest budget that reaches T2 (where none does, at
+    the largest), at the largest, and the baseline's at U.
     """
     goal = strong.target().losses.mean()
     reached = [b for b in line.budgets if line.losses(b).mean() <= goal]
     found: dict[str, Any] = {}
     for name in QUALITY:
+        most = max(line.budgets, default=None)
         for label, one, budget in (
-            ("", line, min(reached) if reached else max(line.budgets, default=None)),
+            ("", line, min(reached) if reached else most),
+            ("_most", line, most),
             ("_baseline", strong, 1.0),
         ):
             runs = [one.runs[budget, seed] for seed in one.seeds] if budget else []

@@ -7,6 +7,8 @@ from typing import Any
 from experiments import arms
 from experiments.baseline_rows import run_row
 from experiments.bench_arms import PARTS, axes
+from experiments.bench_counts import NOTE as NOTE_COUNTS
+from experiments.bench_counts import rows as counts_rows
 from experiments.bench_plan import Ladder
 from experiments.bench_rows import Line, ladder_rows, made, recorded
 from experiments.bench_times import Times, baseline_time, rung_times
@@ -30,9 +32,9 @@ NOTE = (
 
 
 def write_tables(
-    plan: Ladder, results: Results, runs: Path, out: Path, command: str
+    plan: Ladder, results: Results, runs: Path, out: Path, command: str, data: Path
 ) -> list[Path]:
-    """Writes all three as far as their runs are there."""
+    """Writes all of them as far as their runs are there; data: with texts to read."""
     config: dict[str, Any] = {
         "unit_flops": plan.options.unit,
         "width": arms.WIDTH,
@@ -62,6 +64,8 @@ def write_tables(
             if line.track in plan.options.tracks
         ]
         written.append(write("ladder", ladder_rows(known, ours), NOTE))
+        counted = counts_rows(plan.options, data)
+        written.append(write("counts", counted, NOTE_COUNTS))
     return written
 
 

@@ -43,7 +43,7 @@ def rerun(monkeypatch, off: float):
     return asked
 
 
-@pytest.mark.parametrize(("off", "same"), [(0.0, True), (0.005, True), (0.05, False)])
+@pytest.mark.parametrize(("off", "same"), [(0.0, True), (0.001, True), (0.05, False)])
 def test_a_row_is_run_again_and_compared(off, same, record, monkeypatch, capsys):
     asked = rerun(monkeypatch, off)
     options = Options(record, {("clean", ""): (2.0, 1.7)}, unit=1e12)
@@ -80,5 +80,5 @@ def test_a_row_is_found_by_track_name_and_mode():
 
 def test_a_row_may_differ_as_its_seeds_do():
     low, high = spread([1.70, 1.72, 1.74])
-    assert (low, high) == pytest.approx((1.68, 1.76))
-    assert spread([1.7]) == pytest.approx((1.69, 1.71))
+    assert (low, high) == pytest.approx((1.658, 1.782))
+    assert spread([1.7]) == pytest.approx((1.698, 1.702))

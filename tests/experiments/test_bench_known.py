@@ -1,6 +1,7 @@
 import pytest
 
-from experiments.bench_known import recall
+from experiments.bench_arms import COUNTING
+from experiments.bench_known import key_of, recall
 from experiments.bench_plan import Ladder, Options
 from experiments.bench_rows import training_flops
 from experiments.bench_tables import sorted_rows
@@ -60,3 +61,15 @@ def test_another_rung_is_another_run(ran, tmp_path):
     assert recall(own, out, tmp_path / "runs") == len(results)
     assert any("start" in job.name for job in own(results))
     assert recall(ladder(tmp_path, "b2m + start"), out, tmp_path / "other") == 0
+
+
+def test_runs_that_were_counted_otherwise_are_not_taken(tmp_path):
+    own = ladder(tmp_path, "+ start", "+ backoff")
+    settings = {"learning_rate": 0.01, "adam_ratio": 1.0, "batch": 16}
+    marks = {
+        rung.name: key_of(next(own.seeds(rung, settings, 0.25)))[-2]
+        for rung in own.rungs()
+    }
+    assert marks == {"+ start": None, "+ backoff": COUNTING}
+    searched = own.trial(own.rungs()[-1], settings)
+    assert key_of(searched)[-2] is None

@@ -79,6 +79,39 @@ def test_control_and_statistics_are_shares_of_the_flops():
     assert row["statistics_flops"] == 6
 
 
+def test_who_reads_all_text_has_no_ratio_of_tokens():
+    known = [line("b0", 1), line("b2m", 2)]
+    rungs = [Rung("x", "clean", "", "b2m", parts) for parts in ((), ("start",))]
+    *_, plain, reader = ladder_rows(known, [(r, line("x", 4)) for r in rungs])
+    assert plain["tokens_ratio_b0"] is not None
+    assert reader["tokens_ratio_b0"] is reader["tokens_ratio_b0_ci_low"] is None
+    assert reader["reads_all_text"]
+    assert not plain["reads_all_text"]
+
+
+def test_the_ratio_to_the_best_tuned_arm_is_at_what_that_reaches():
+    known = [line("b0", 1), line("b2m", 2)]
+    ours = [(Rung(n, "clean"), line(n, s)) for n, s in (("b2m + start", 4), ("x", 8))]
+    *_, best, row = ladder_rows(known, ours)
+    assert best["flops_ratio_tuned"] == pytest.approx(1.0)
+    assert row["flops_ratio_tuned"] == pytest.approx(2.0, rel=1e-3)
+    assert ladder_rows(known, ours[1:])[-1]["flops_ratio_tuned"] is None
+
+
+def test_a_ratio_without_a_value_has_no_t_interval():
+    row = against([line("b0", 1), line("b2m", 2)], line("x", 64))
+    assert row["flops_ratio_b0"] is None
+    assert row["flops_ratio_b0_ci_low"] > 1
+    assert row["flops_ratio_b0_t_low"] is row["flops_ratio_b0_t_high"] is None
+
+
+def test_the_smallest_budget_is_told_with_its_loss():
+    known = [line("b0", 1), line("b2m", 2)]
+    [*_, row] = ladder_rows(known, [(Rung("x", "clean"), line("x", 4))])
+    assert row["least_units"] == 0.125
+    assert row["bits_per_byte_least"] == row["bits_per_byte_u0.125"]
+
+
 def test_a_diverged_run_takes_its_budget_away():
     arm = line("uets", 8)
     arm.runs[0.25, 2]["bits_per_byte"] = None

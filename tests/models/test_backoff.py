@@ -181,13 +181,36 @@ def test_of_too_many_ngrams_the_rarest_go():
     )
     seen = 1 + seen % 4
     whole, cut = (backoff.lists_of(grams, seen, size) for size in (1024, 512))
-    assert len(seen) > 512 > (bar := (seen > 2).sum()) > 0
+    assert len(seen) > 512 > (seen > 2).sum() > 0
     assert (seen > 1).sum() > 512
     kept = int(cut["start"][-1])
-    assert kept == bar
-    assert not cut["share"][kept:].any()
-    assert {*cut["share"][:kept]} < {*whole["share"]}
-    assert cut["share"][:kept].sum() < whole["share"].sum()
+    assert kept == 512
+    assert {*cut["share"]} < {*whole["share"]}
+    assert seen[backoff.most_seen(seen, np.arange(len(seen)), 512)].min() == 2
+    assert cut["share"].sum() < whole["share"].sum()
+
+
+def test_a_table_is_full_where_there_are_enough_ngrams():
+    """256 places: all of 256 n-grams, 256 of 257, whichever counts these have."""
+    for many, twice in ((256, 0), (257, 0), (400, 100), (400, 300)):
+        grams = np.arange(many, dtype=np.uint64) << np.uint64(32 - 3)
+        seen = np.where(np.arange(many) < twice, 2, 1)
+        found = backoff.lists_of(grams, seen, 256)
+        assert np.count_nonzero(found["share"]) == 256
+        kept = backoff.most_seen(seen, np.arange(many)[::-1], 256)
+        assert seen[kept].sum() == np.sort(seen)[-256:].sum()
+        assert (np.diff(kept) > 0).all()
+
+
+def test_of_equal_ngrams_whole_contexts_go():
+    grams = np.repeat(np.arange(100, dtype=np.uint64) << 32, 4)
+    grams += np.tile(np.arange(4, dtype=np.uint64), 100)
+    seen = np.ones(400, int)
+    kept = backoff.most_seen(
+        seen, (grams >> np.uint64(32)).astype(np.uint32) * backoff.MIXED, 256
+    )
+    _, left = np.unique(grams[kept] >> np.uint64(32), return_counts=True)
+    assert (left == 4).all()
 
 
 def test_buckets_and_marks_tell_all_hashes_apart():

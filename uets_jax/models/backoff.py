@@ -34,6 +34,7 @@ from uets_jax.types import IGNORED, Batch, Stats
 READ = {3: 64, 4: 32, 5: 16}  # tokens of a list that are read, by order
 PASSES = 32  # of counting over the n-grams of an order, the hash's operations included
 LEAST = 1e-9  # of a probability
+MIXED = 0x9E3779B1  # odd: times it, hashes come in another order
 
 Losses = Float[Array, "b l"]
 Tables = dict[str, dict[str, np.ndarray]]
@@ -236,7 +237,8 @@ def discount(seen: np.ndarray) -> np.ndarray:
 
 
 def lists_of(grams: np.ndarray, seen: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    """The lists of an order; where there are more n-grams, the rarest go.
+    """The lists of an order; where there are more n-grams, the rarest go, of those
+    that are as rare as each other whole contexts in the order of a hash.
 
     Args:
       grams: distinct and sorted, hash of the context << 32 | token.
@@ -248,16 +250,25 @@ def lists_of(grams: np.ndarray, seen: np.ndarray, size: int) -> dict[str, np.nda
     begins = np.flatnonzero(other)
     total = np.repeat(np.add.reduceat(seen, begins), np.diff([*begins, len(seen)]))
     share = (seen - discount(seen)) / total
-    bar = 0
-    while np.count_nonzero(seen > bar) > size:
-        bar += 1
+    kept = most_seen(seen, hashes * np.uint32(MIXED), size)
     bucket, mark = bucket_of(hashes, size)
-    kept = np.flatnonzero(seen > bar)
     kept = kept[np.lexsort((-share[kept], bucket[kept]))]
     fill = lambda x: np.pad(x[kept].astype(np.float32), (0, size - len(kept)))
     start = np.searchsorted(bucket[kept], np.arange(size + 1)).astype(np.float32)
     named = zip(FIELDS, map(fill, (mark, token, share)), strict=True)
     return {"start": start, **dict(named)}
+
+
+def most_seen(seen: np.ndarray, order: np.ndarray, size: int) -> np.ndarray:
+    """Places of the `size` largest counts, ascending; of equal ones the first by
+    `order`.
+    """
+    bar = 0
+    while np.count_nonzero(seen > bar) > size:
+        bar += 1
+    above, at = np.flatnonzero(seen > bar), np.flatnonzero(seen == bar)
+    more = at[np.argsort(order[at], kind="stable")][: size - len(above)]
+    return np.sort(np.concatenate([above, more]))
 
 
 def bigram_chances(
@@ -275,11 +286,11 @@ def bigram_chances(
 
 def operations(config: ModelConfig, tokens: int) -> int:
     """Arithmetic of `backoff_tables` with so many tokens, integer operations included,
-    at most: three sorts by comparison and a few passes for each order, a search for
+    at most: four sorts by comparison and a few passes for each order, a search for
     the beginning of every list, and the table of bigrams.
     """
     log = lambda n: math.ceil(math.log2(max(n, 2)))
-    each = tokens * (3 * log(tokens) + PASSES)
+    each = tokens * (4 * log(tokens) + PASSES)
     each += (config.backoff_pairs + 1) * log(config.backoff_pairs)
     bigrams = tokens * 3 + PASSES * config.vocab**2
     return max(0, config.backoff_order - 2) * each + bigrams
