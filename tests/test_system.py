@@ -14,9 +14,11 @@ from uets_jax.config import (
     GrowthConfig,
     replace_from_dict,
 )
+from uets_jax.data.store import write_store
 from uets_jax.errors import UserError
 from uets_jax.models.presets import model_config
 from uets_jax.models.transformer import make_model
+from uets_jax.slots.dataset import source_of
 from uets_jax.slots.values import Architecture
 from uets_jax.system import UltraEfficientTrainingSystem, with_target
 from uets_jax.train.budget import steps_for
@@ -144,6 +146,17 @@ def test_a_start_from_counts_where_the_model_allows_it(why, system, small, corpu
     }[why]
     config, _ = system(**{"start": "counts", **how}).plan(corpus)
     assert config.train.start == "random"
+
+
+def test_the_tokenizer_of_a_text_says_whether_it_can_be_counted(
+    system, small, corpus, tmp_path, monkeypatch
+):
+    data = dataclasses.replace(small.data, source=source_of(corpus))
+    write_store(tmp_path / "tokens", data)
+    plan = lambda: system(start="counts").plan(f"tokens:{tmp_path}/tokens")[0]
+    assert plan().train.start == "counts"
+    monkeypatch.setattr("uets_jax.system.LARGEST", 100)
+    assert plan().train.start == "random"
 
 
 def test_it_is_a_value(system):

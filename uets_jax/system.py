@@ -10,6 +10,7 @@ from typing import Any, Literal
 from uets_jax.build import build
 from uets_jax.config import ExperimentConfig
 from uets_jax.data.loading import load
+from uets_jax.data.store import prepare
 from uets_jax.errors import UserError
 from uets_jax.models.closed_form import LARGEST
 from uets_jax.slots import fill
@@ -132,12 +133,13 @@ class UltraEfficientTrainingSystem:
         train = dataclasses.replace(
             config.train,
             seed=self.seed,
-            start=self._start(config, overrides),
             steps=self.steps or config.train.steps,
             baseline=watched.baseline or config.train.baseline,
         )
         data = dataclasses.replace(config.data, source=source_of(dataset))
         config = dataclasses.replace(config, data=data, train=train)
+        train = dataclasses.replace(train, start=self._start(config, overrides))
+        config = dataclasses.replace(config, train=train)
         if self.flops:
             steps = steps_for(config, self.flops, overrides)
             train = dataclasses.replace(config.train, steps=steps)
@@ -162,13 +164,26 @@ class UltraEfficientTrainingSystem:
     def _start(
         self, config: ExperimentConfig, overrides: Mapping[str, Any]
     ) -> Literal["counts", "random"]:
-        """Counts, where the model allows it."""
-        kind, _, rows = config.data.tokenizer.partition(":")
-        vocab = int(rows) if kind == "bpe" and rows.isdigit() else 0
-        large = max(config.model.vocab, vocab) > LARGEST
-        if config.model.tied or large or set(NEEDS) & set(overrides):
+        """Counts, where the model allows it; may look at the tokenizer of the text."""
+        if config.model.tied or set(NEEDS) & set(overrides):
+            return "random"
+        if self.start == "counts" and vocabulary(config) > LARGEST:
             return "random"
         return self.start
+
+
+def vocabulary(config: ExperimentConfig) -> int:
+    """Tokens of the model that a run will have.
+
+    Raises:
+      UserError: for data that can't be read, where only they tell.
+    """
+    kind, _, rows = config.data.tokenizer.partition(":")
+    if config.data.source.startswith("tokens:") or kind not in ("bytes", "bpe"):
+        own = prepare(config.data).tokenizer.vocab_size
+    else:
+        own = int(rows) if rows.isdigit() else 0
+    return max(config.model.vocab, own)
 
 
 def with_target(config: ExperimentConfig, target: float) -> ExperimentConfig:

@@ -139,4 +139,5 @@ def test_plain_text_is_drawn_evenly_in_whole_windows(tiny):
     assert not plain(change(select=SelectConfig(method="aql")))
     assert not plain(change(curriculum=CurriculumConfig(lengths="8:0.5")))
     assert not plain(change(model=dataclasses.replace(tiny.model, dropout=0.1)))
+    assert not plain(change(train=dataclasses.replace(tiny.train, start="counts")))
     assert setting_of(tiny, "c", "t", "cpu-2").length == tiny.model.context

@@ -51,7 +51,7 @@ class Setting:
     eval_tokens: read at a validation; 0: all.
     average: of the weights that are validated, as `optim.average`; 1: an optimizer's
       own.
-    plain: the training loss is that of text drawn evenly, in whole windows, without
+    plain: the training loss is that of new text drawn evenly, in whole windows, without
       dropout.
     """
 
@@ -90,7 +90,10 @@ def setting_of(
     """Of a run; `overrides` are the names of its own parts, see `build`."""
     own = {"select", "forward"} & set(overrides)
     even = candidates(config) == 1 and not config.curriculum.lengths and not own
-    plain = even and not config.model.dropout
+    new = (
+        config.train.start == "random"
+    )  # counted text is known before it is trained on
+    plain = even and new and not config.model.dropout
     length, read = window_length(config), config.train.eval_tokens
     average = config.optim.average
     average = 1.0 if config.optim.name == "schedule_free" else average
