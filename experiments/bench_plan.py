@@ -62,6 +62,7 @@ class Ladder:
     ) -> None:
         self.options, self.measure, self.known = options, measure, known or {}
         self._configs: dict[Any, ExperimentConfig] = {}
+        self._pays: dict[Any, bool] = {}
 
     def __call__(self, results: Results) -> list[Job]:
         """All that is wanted by now."""
@@ -147,12 +148,15 @@ class Ladder:
             yield Job(name, config, labels, self.measure)
 
     def pays(self, rung: Rung, settings: Mapping[str, Any], budget: float) -> bool:
-        """Whether a budget leaves something to train after the statistics."""
-        try:
-            self._config(rung, settings, budget, 1, "b")
-        except UserError:
-            return False
-        return True
+        """Whether a budget leaves something to train after the statistics; kept."""
+        key = (rung, tuple(settings.items()), budget)
+        if key not in self._pays:
+            try:
+                self._config(rung, settings, budget, 1, "b")
+                self._pays[key] = True
+            except UserError:
+                self._pays[key] = False
+        return self._pays[key]
 
     def mean(
         self, rung: Rung, settings: Mapping[str, Any], budget: float, results: Results
