@@ -26,6 +26,7 @@ TUNED = 0.25  # in units: within twice of where most rungs reach T2
 EVAL_TOKENS = 100_000  # of valid-A, in a trial
 BUDGETS = (0.125, 0.25)  # others as T1 and T2 ask for them
 LEAST, MOST = 1 / 64, 1.0
+STEPS = 2  # the fewest of a run: a plan of growth has a step before and after
 SHORTER = (1 / 2, 3 / 4)  # the next budget, the second where the first pays for no step
 AT_UNIT = ("uets", "uets_core")  # rungs that get a run at U in any case
 
@@ -148,12 +149,12 @@ class Ladder:
             yield Job(name, config, labels, self.measure)
 
     def pays(self, rung: Rung, settings: Mapping[str, Any], budget: float) -> bool:
-        """Whether a budget leaves something to train after the statistics; kept."""
+        """Whether a budget leaves `STEPS` to train after the statistics; kept."""
         key = (rung, tuple(settings.items()), budget)
         if key not in self._pays:
             try:
-                self._config(rung, settings, budget, 1, "b")
-                self._pays[key] = True
+                config = self._config(rung, settings, budget, 1, "b")
+                self._pays[key] = config.train.steps >= STEPS
             except UserError:
                 self._pays[key] = False
         return self._pays[key]
