@@ -128,7 +128,7 @@ def targets(lines: Sequence[Line]) -> dict[tuple[str, str], tuple[float, float]]
     """(T1, T2) in bits per byte by track and mode; see `PROTOCOL`.
 
     T1 is what b0 reaches with U, T2 what b3 (in the mode) does, on clean the better of
-    b2 and b2m. An arm without a mode, on a track that has them, is held to the first.
+    b2 and b2m. An arm without a mode, on a track that has them, is held to blind.
     """
     found = {}
     for track in dict.fromkeys(line.track for line in lines):
@@ -138,7 +138,7 @@ def targets(lines: Sequence[Line]) -> dict[tuple[str, str], tuple[float, float]]
             t1 = named(here, "b0").target().losses.mean()
             t2 = yardstick(here, mode).target().losses.mean()
             found[track, mode] = float(t1), float(t2)
-        found.setdefault((track, ""), found[track, modes[0]])
+        found.setdefault((track, ""), found[track, unseeing(modes)])
     return found
 
 
@@ -258,7 +258,7 @@ def against(here: Sequence[Line], line: Line) -> dict[str, Any]:
 
     Args:
       here: the baselines of the line's track.
-      line: an arm; one without a mode is compared in every mode's first yardstick.
+      line: an arm; one without a mode is compared with what is blind.
     """
     base, strong = named(here, "b0"), yardstick(here, _mode(here, line))
     found: dict[str, Any] = {}
@@ -281,7 +281,12 @@ def against(here: Sequence[Line], line: Line) -> dict[str, Any]:
 
 def _mode(here: Sequence[Line], line: Line) -> str:
     modes = [other.mode for other in here if other.arm == "b3"]
-    return line.mode or (modes[0] if modes else "")
+    return line.mode or unseeing(modes or [""])
+
+
+def unseeing(modes: Sequence[str]) -> str:
+    """The mode of an arm that has none: it has seen no text of the target."""
+    return "blind" if "blind" in modes else modes[0]
 
 
 def _ratio(

@@ -19,7 +19,7 @@ NOTE = (
     "b0, b1, b2, b2m, b3 and oracle: runs of foundation.baseline_runs. + part: what "
     "the row above has, and that; b2m + part: it alone; uets: all; uets_core: the "
     "ideas without start and tables. A row of mixture without a mode selects nothing "
-    "and is held to what b3 reaches in mode target. _ratio_b0: at T1, what b0 reaches "
+    "and is held to what b3 reaches in mode blind. _ratio_b0: at T1, what b0 reaches "
     "with U; other ratios at T2, what t2_arm reaches with U; the other arm's budget "
     "over this one's, higher is better. _ci: 95 % bootstrap over paired seeds, the "
     "target's included; _t: t-interval of the log ratio; None: no run bounds it. "

@@ -62,7 +62,7 @@ def test_the_yardstick_on_mixture_is_b3_in_the_same_mode():
     row = against(known, line("uets", 16, "mixture", "blind"))
     assert row["flops_ratio_b3"] == pytest.approx(3.2, rel=1e-3)
     assert row["t2_arm"] == "b3"
-    assert found["mixture", ""] == found["mixture", "target"]
+    assert found["mixture", ""] == found["mixture", "blind"]
 
 
 def test_quality_is_read_where_the_target_is_reached():
