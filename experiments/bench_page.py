@@ -19,6 +19,7 @@ DRAWN = {
     "+ start": 3,
     "+ rows": 2,
     "+ backoff": 4,
+    "+ select": 7,
     "uets": 1,
 }
 RATIOS = {
