@@ -21,6 +21,7 @@ def test_bad_input_ends_in_one_line(words, said, capsys, tmp_path):
 
 
 def test_data_that_is_missing_is_named(capsys, tmp_path):
-    words = ["--only", "clean", "--runs", str(tmp_path), "--data-dir", str(tmp_path)]
+    words = ["--only", "clean", "--out", str(tmp_path / "results")]
+    words += ["--runs", str(tmp_path), "--data-dir", str(tmp_path)]
     assert bench.main(words) == 2
     assert "--data-dir" in capsys.readouterr().err
