@@ -1,9 +1,10 @@
 """The ladder: every part added one by one, and alone. `... bench --help`.
 
 Builds the tracks from `--data-dir`, tunes every rung, runs all seeds and budgets, and
-writes `bench.trials`, `bench.runs` (every final run), `bench.ladder` (the table) and
-the page `RUNS/ladder.html`. The baselines are those on record (`python -m
-experiments.baselines`). Stopped at any moment, the same command goes on.
+writes `bench.trials`, `bench.runs` (every final run), `bench.ladder` (the table),
+`bench.counts` (what n-gram counts know alone) and the page `RUNS/ladder.html`. The
+baselines are those on record (`python -m experiments.baselines`). Stopped at any
+moment, the same command goes on.
 
 `--known` takes runs from the records in `--out` in place of making them again: a ladder
 can grow rung by rung, on several days. Seconds are timed anew.

@@ -90,9 +90,7 @@ def setting_of(
     """Of a run; `overrides` are the names of its own parts, see `build`."""
     own = {"select", "forward"} & set(overrides)
     even = candidates(config) == 1 and not config.curriculum.lengths and not own
-    new = (
-        config.train.start == "random"
-    )  # counted text is known before it is trained on
+    new = config.train.start == "random"  # what was counted is known before any step
     plain = even and new and not config.model.dropout
     length, read = window_length(config), config.train.eval_tokens
     average = config.optim.average
